@@ -1,0 +1,121 @@
+# Entry points. `make` alone prints them. Nothing is installed outside this folder: a virtual environment in .venv for
+# daily use, one per Python version in .venv-3.11, .venv-3.13, ... for the tests, kernels to test on in .cache.
+
+DIR ?= .
+PORT ?= 8443
+ARGS ?=
+
+# The same integration suite runs on this machine's kernel and on one with kernel TLS.
+KTLS_TESTS = tests/server tests/kernel tests/tls tests/operation/test_shutdown.py tests/operation/test_workers.py
+KTLS_TIMEOUT_SECONDS = 1500
+PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve certs venv check format test test-native test-ktls bench bench-peers bench-instructions docker-test soak fuzz clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+serve: .venv/runtime.stamp ## serve a folder over HTTPS: DIR=folder PORT=8443 ARGS="further options"
+	@.venv/bin/ktls-server serve "$(DIR)" --port $(PORT) $(ARGS)
+
+certs: .venv/runtime.stamp ## make a development certificate: certs/cert.pem, certs/key.pem
+	@.venv/bin/ktls-server certs certs/
+
+venv: .venv/development.stamp ## make .venv with all that development needs
+
+check: .venv/development.stamp ## formatting, lint, types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+format: .venv/development.stamp ## format the code, mend what lint can mend
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+test: test-native test-ktls ## the whole suite here, then the integration suite on a kernel with kernel TLS
+
+test-native: ## the whole suite on this machine's kernel, on Python 3.11 and 3.13: ARGS="pytest options"
+	@for version in $$(.ci/pythons --test | cut -d ' ' -f 1); do \
+	  $(MAKE) --silent --no-print-directory .venv-$$version/development.stamp || exit 1; \
+	  echo "== Python $$version on this kernel ($$(uname -r))"; \
+	  .venv-$$version/bin/python -m pytest $(ARGS) || exit 1; \
+	done
+
+test-ktls: ## the integration suite on a kernel with kernel TLS: this one if it has it, else User Mode Linux
+	@for version in $$(.ci/pythons --test | cut -d ' ' -f 1); do \
+	  $(MAKE) --silent --no-print-directory .venv-$$version/development.stamp || exit 1; \
+	  echo "== Python $$version on a kernel with kernel TLS"; \
+	  .venv-$$version/bin/python -m tests.kernels auto --timeout $(KTLS_TIMEOUT_SECONDS) -- \
+	    .venv-$$version/bin/python -m pytest -p no:cacheprovider --ktls-kernel $(KTLS_TESTS) $(ARGS) || exit 1; \
+	done
+
+bench: .venv/development.stamp ## what kernel TLS gives on this machine: ARGS="--ladder --plot FILE"
+	@.venv/bin/ktls-server bench $(ARGS)
+
+# What cannot be had is named in the comparison.
+bench-peers: .venv/development.stamp ## this server beside nginx, aiohttp, granian, ...: JSON, table and plot
+	@$(MAKE) --silent --no-print-directory .cache/bench-venv/peers.stamp || echo "the Python peers could not be installed" >&2
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v lighttpd >/dev/null || \
+	  $(MAKE) --silent --no-print-directory .cache/bench-packages || echo "nginx and lighttpd could not be had" >&2
+	@PATH="$$PATH:/usr/sbin:$(CURDIR)/.cache/bench-packages/usr/sbin" .venv/bin/python -m benchmarks.peers \
+	  --peers-python .cache/bench-venv/bin/python \
+	  --json benchmarks/results/peers.json --plot docs/images/peers.svg $(ARGS)
+
+bench-instructions: .venv/development.stamp ## instructions per byte and request, in an emulated kernel: ARGS="--check"
+	@$(MAKE) --silent --no-print-directory .cache/bench-venv/peers.stamp || echo "the Python peers could not be installed" >&2
+	@.venv/bin/python -m benchmarks.instructions --peers-python .cache/bench-venv/bin/python $(ARGS)
+
+# An environment of their own: what they need must not decide what this server is tested with.
+.cache/bench-venv/peers.stamp: benchmarks/peers.txt | .venv/bin/python
+	@echo "installing the Python peers into .cache/bench-venv"
+	@.venv/bin/python -m venv .cache/bench-venv
+	@.cache/bench-venv/$(PIP_INSTALL) --requirement benchmarks/peers.txt
+	@touch $@
+
+# Debian's packages, extracted and not installed: a web server that is installed is also started.
+.cache/bench-packages:
+	@echo "downloading Debian's nginx and lighttpd into $@"
+	@rm -rf $@.part && mkdir -p $@.part
+	@cd $@.part && apt-get download --quiet nginx lighttpd lighttpd-mod-openssl && \
+	  for package in *.deb; do dpkg-deb --extract "$$package" . || exit 1; done
+	@mv $@.part $@
+
+docker-test: ## build the container image and run it, in a Docker of its own (as root, about two minutes)
+	@python3 docker/test.py
+
+fuzz: .venv/development.stamp ## three minutes of requests that nobody thought of; stops at the first that does harm: ARGS="SECONDS SEED"
+	.venv/bin/python -m tests.fuzz $(ARGS)
+
+soak: .venv/development.stamp ## five minutes with 1000 idle and 100 busy connections; fails if anything grows: ARGS="--seconds N"
+	.venv/bin/python -m tests.operation.soak $(ARGS)
+
+test-kernels: .venv/development.stamp ## what works on which kernel, as a table: Linux 6.1 and 7.x (about 12 minutes): LANES="uml qemu-7"
+	.venv/bin/python -m tests.kernels.matrix $(LANES)
+
+clean: ## remove what was made here, downloaded kernels too, but no certificates
+	rm -rf .venv .venv-3.* .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp says what has been installed; it is older than pyproject.toml when that has changed since.
+# "%" is the environment: ".venv" is made with the newest Python here, ".venv-3.11" with that version.
+.PRECIOUS: %/bin/python
+%/bin/python:
+	@version=$$(echo "$*" | sed -n 's/^\.venv-//p'); \
+	python=$$(.ci/pythons | { [ -z "$$version" ] && head -n 1 || grep "^$$version "; } | cut -d ' ' -f 2); \
+	[ -n "$$python" ] || { echo "Python $$version was not found (.ci/pythons lists what was)." >&2; exit 1; }; \
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$$python cannot make virtual environments. Mend it with: apt-get install python3-venv" >&2; exit 1; }; \
+	echo "making $* with $$python"; \
+	"$$python" -m venv $*
+
+%/runtime.stamp: pyproject.toml | %/bin/python
+	@echo "installing what the server needs into $*"
+	@$*/$(PIP_INSTALL) --editable .
+	@touch $@
+
+%/development.stamp: pyproject.toml | %/bin/python
+	@echo "installing what tests, checks and benchmarks need into $* (about a minute)"
+	@$*/$(PIP_INSTALL) --editable '.[test,check,bench]'
+	@touch $*/runtime.stamp $@

@@ -1,0 +1,3 @@
+"""Static files over HTTPS, encrypted by the Linux kernel."""
+
+__version__ = "0.1.0"

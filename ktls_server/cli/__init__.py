@@ -1,0 +1,65 @@
+"""The command line: one module for each command, imported when it is asked for.
+
+Errors that a person can mend leave as one line on standard error: exit status 2 for what was asked (ConfigurationError,
+as for a misspelt option), 1 for what the system refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from ktls_server import __version__
+from ktls_server.errors import ConfigurationError, KtlsServerError
+
+# Modules that hold a click command named `command`; the group's --help needs the short help only.
+_COMMANDS = {
+    "serve": ("ktls_server.cli.serve", "Serve a folder over HTTPS."),
+    "certs": ("ktls_server.cli.certs", "Make a certificate for development."),
+    "compress": ("ktls_server.cli.compress", "Write precompressed files beside the originals."),
+    "doctor": ("ktls_server.cli.doctor", "Tell whether kernel TLS works here, and what to do."),
+    "bench": ("ktls_server.cli.bench", "Measure what kernel TLS gives on this machine."),
+    "password": ("ktls_server.cli.password", "Set a user's password in an --auth-file."),
+    "completion": ("ktls_server.cli.completion", "Print the completion script for a shell."),
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it runs."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module = importlib.import_module(_COMMANDS[name][0])
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", message="ktls-server %(version)s")
+def _commands() -> None:
+    """Static files over HTTPS, encrypted by the Linux kernel."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; never returns normally, raises SystemExit."""
+    try:
+        _commands.main(arguments, prog_name="ktls-server")
+    except KtlsServerError as error:
+        click.echo(f"ktls-server: {error}", err=True)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`). Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,24 @@
+"""`ktls-server certs`: a certificate for development in a folder of the user's choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("certs")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="certs", metavar="[FOLDER]")
+@click.option("--name", "names", multiple=True, metavar="NAME", help="One more host name or address. Repeatable.")
+def command(folder: Path, names: tuple[str, ...]) -> None:
+    """Write cert.pem and key.pem to FOLDER (by default certs).
+
+    The certificate is for localhost, 127.0.0.1 and ::1, and for what --name adds. One that is there and still good is
+    kept; one that this command did not make is never touched.
+    """
+    from ktls_server.certificates import certificate_in
+
+    pair = certificate_in(folder, names)
+    click.echo(f"{'made' if pair.created else 'still good'}: {pair.cert} and {pair.key}")
+    click.echo(f"serve: ktls-server serve --cert {pair.cert} --key {pair.key}")
+    click.echo(f"trust: curl --cacert {pair.cert} https://localhost:8443/")

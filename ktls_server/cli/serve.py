@@ -1,0 +1,60 @@
+"""`ktls-server serve`: settings and a certificate in, a running server out."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from typing import TYPE_CHECKING
+
+import click
+
+from ktls_server.cli.settings_options import SettingsCommand, settings_from
+from ktls_server.errors import ConfigurationError
+from ktls_server.settings.loading import would_be_served
+
+if TYPE_CHECKING:
+    from ktls_server.settings import BoundServer, Settings
+
+
+@click.command("serve", cls=SettingsCommand)
+def command(**parameters: object) -> None:
+    """Serve DIRECTORY (by default the current one) over HTTPS.
+
+    The kernel encrypts where it can, and files go out by sendfile; ktls-server doctor tells whether it can here.
+    """
+    settings = settings_from(parameters)
+    development_certificate = None
+    if not settings.cert:
+        settings = _with_development_certificate(settings)
+        development_certificate = settings.cert[0]
+
+    # Imported when all is known to be in order: a mistyped option is answered at once.
+    from ktls_server.cli.announcement import announce
+    from ktls_server.server import run
+
+    def tell(bound: BoundServer) -> None:
+        announce(settings, bound, development_certificate)
+
+    run(settings, tell)
+
+
+def _with_development_certificate(settings: Settings) -> Settings:
+    from ktls_server import certificates
+
+    folder = certificates.cache_folder()
+    # Serving a home folder is usual, and its .cache is hidden.
+    if would_be_served(folder, settings):
+        raise ConfigurationError(
+            f"{folder}, where the development certificate is kept, lies in the folder that is served;"
+            " set XDG_CACHE_HOME to another, or give --cert and --key"
+        )
+    pair = certificates.development_certificate(folder, _names_of(settings.host))
+    return dataclasses.replace(settings, cert=(pair.cert,), key=(pair.key,))
+
+
+def _names_of(host: str) -> tuple[str, ...]:
+    """The name that clients will use: the host itself, unless it stands for all addresses."""
+    try:
+        return () if ipaddress.ip_address(host).is_unspecified else (host,)
+    except ValueError:
+        return (host,)

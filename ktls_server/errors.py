@@ -1,0 +1,75 @@
+"""Every exception that this project raises on purpose.
+
+The first level says who is to blame, a leaf which stage failed. Messages never hold secrets, and never bytes from the
+network as they came.
+"""
+
+
+class KtlsServerError(Exception):
+    """Base of all of them."""
+
+
+class PeerError(KtlsServerError):
+    """The client broke a rule or went away. It costs that connection and is not worth more than a debug line."""
+
+
+class SystemRefusal(KtlsServerError):
+    """The kernel, the file system or the TLS library refused. The message says what to do about it."""
+
+
+class ConfigurationError(KtlsServerError):
+    """What the user asked for cannot be. The message names the option, the value, where it came from, and the cure."""
+
+
+class HandshakeFailed(PeerError):
+    """The TLS handshake did not complete; `reason` is a short constant fit for a metric's label."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"TLS handshake failed: {reason}")
+        self.reason = reason
+
+
+class ConnectionLost(PeerError):
+    """The client closed, reset or cut the connection, or broke the TLS record protocol."""
+
+
+class BadRequest(PeerError):
+    """The request cannot be answered as it stands.
+
+    Takes the status to answer with (RFC 9110 section 15) and whether the bytes that follow can still be trusted to be
+    the next request.
+    """
+
+    def __init__(self, status: int, explanation: str, *, close: bool = True) -> None:
+        super().__init__(f"{status}: {explanation}")
+        self.status = status
+        self.explanation = explanation
+        self.close = close
+
+
+class KernelTlsUnavailable(SystemRefusal):
+    """The kernel cannot take this connection's records.
+
+    `reason` is a short sentence for the log; `cure`, where one is known, says what to do. The message has both.
+    """
+
+    def __init__(self, reason: str, cure: str = "") -> None:
+        super().__init__(f"{reason}: {cure}" if cure else reason)
+        self.reason = reason
+        self.cure = cure
+
+
+class FileUnavailable(SystemRefusal):
+    """The folder has nothing to give for a path; `status` says how to put it: 403, 404, or 503 when short of descriptors."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"no file to serve: {status}")
+        self.status = status
+
+
+class FileChanged(SystemRefusal):
+    """A file shrank while it was being sent: the promised Content-Length cannot be kept, the connection must end."""
+
+
+class RecordsOutOfStep(KtlsServerError):
+    """Our bug: a record that OpenSSL wrote does not open with the key and sequence that we hold for that direction."""

@@ -1,0 +1,399 @@
+"""Request in, response out: the pipeline of one answer, from a folder. Synchronous; knows no socket.
+
+`Site.respond` goes through these steps, numbered in the code:
+
+1. the Host field and the method (RFC 9112 3.2, RFC 9110 9)
+2. who asks, where the folder has an `authenticator`
+3. the target as a path (`http1/target.py`)
+4. the path as a file or folder inside the root (`files/resolve.py`)
+5. the representation: the file or a precompressed sibling (`http1/negotiation.py`)
+6. preconditions (`http1/conditionals.py`)
+7. ranges (`http1/ranges.py`)
+
+What always holds: a `Response` comes back, whatever the request; the descriptor in it is the only one left open.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import stat
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BadRequest, FileUnavailable
+from ..http1.conditionals import CONDITIONAL_FIELDS, Verdict, evaluate, range_applies
+from ..http1.host import is_valid_host
+from ..http1.messages import BodyPart, FileSlice, Headers, Request, Response
+from ..http1.negotiation import SIBLING_EXTENSION, Codings, acceptable_codings, accepts_html, prefers_json
+from ..http1.ranges import ByteRange, content_range, multipart, parse_ranges
+from ..http1.target import Target, encode_path, parse_target
+from .content_types import content_type_of
+from .listing import CONTENT_SECURITY_POLICY, JSON, as_html, as_json, order_of_query, read_entries
+from .pages import EXPLANATIONS, HTML, error_page
+from .representation import Representation, describe
+from .resolve import Found, Root
+from .rules import DEFAULT_CACHE_CONTROL, Rules
+
+_logger = logging.getLogger(__name__)
+
+ALLOWED_METHODS = b"GET, HEAD, OPTIONS"
+
+# The IANA method registry, as far as a client may try it on a file server. Known, and not allowed here: 405; others:
+# 501.
+_KNOWN_METHODS = frozenset(
+    b"CONNECT COPY DELETE LOCK MKCOL MOVE PATCH POST PROPFIND PROPPATCH PUT QUERY REPORT SEARCH TRACE UNLOCK".split()
+)
+
+# RFC 9110 section 15.4.5: what a 304 repeats of the 200 that it stands for (the connection adds Date).
+_NOT_MODIFIED_FIELDS = frozenset((b"cache-control", b"content-location", b"etag", b"expires", b"vary"))
+
+# What a listing says of itself, whatever the rules say of its path.
+_LISTING_FIELDS = frozenset((b"cache-control", b"content-security-policy", b"content-type", b"etag"))
+
+_IDENTITY_ONLY = Codings((), True)
+_WELL_KNOWN = b"/.well-known/"  # RFC 8615
+_CHALLENGE = b'Basic realm="ktls_server", charset="UTF-8"'  # RFC 7617
+
+Fields = dict[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOptions:
+    """What is served and how. `cache_control` is (glob, value), `headers` (glob, name, value); see `files/rules.py`.
+
+    `authenticator` takes the Authorization field's value, or None, and says whether it opens the folder.
+    """
+
+    root: Path
+    index: tuple[str, ...] = ("index.html",)
+    listing: bool = False
+    hidden_files: bool = False
+    spa: bool = False
+    cache_control: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str, str], ...] = ()
+    hsts: str | None = None
+    csp: str | None = None
+    cors: str | None = None
+    precompressed: bool = True
+    authenticator: Callable[[bytes | None], bool] | None = None
+
+
+class Site:
+    """One folder, served. Keeps one descriptor, that of the root, until `close()`."""
+
+    def __init__(self, options: SiteOptions) -> None:
+        """Raises OSError where the root is no folder that can be opened."""
+        self._options = options
+        self._index = tuple(os.fsencode(name) for name in options.index)
+        self._rules = Rules(
+            cache_control=options.cache_control,
+            headers=options.headers,
+            hsts=options.hsts,
+            csp=options.csp,
+            cors=options.cors,
+        )
+        self._root = Root(options.root)
+
+    def close(self) -> None:
+        """Give the root's descriptor back."""
+        self._root.close()
+
+    def respond(self, request: Request) -> Response:
+        """The answer to a request; never raises for anything that is in one. The receiver closes the response."""
+        try:
+            return self._respond(request)
+        except BadRequest as refusal:
+            return self.error(refusal.status, refusal.explanation, close=refusal.close, request=request)
+        except FileUnavailable as refusal:
+            return self.error(refusal.status, EXPLANATIONS[refusal.status], close=False, request=request)
+        except Exception as error:
+            _log_unexpected(error)
+            return self.error(500, EXPLANATIONS[500], close=False, request=request)
+
+    def error(self, status: int, explanation: str, *, close: bool, request: Request | None = None) -> Response:
+        """The answer that says what went wrong, as the folder's own `404.html` (403, 500, ...) or a built-in page.
+
+        Without a request (its head could not be read) nobody knows who asks for what, so the folder is left alone.
+        """
+        wants_html = False
+        head_only = False
+        if request is not None:
+            accept = request.header_list(b"accept")
+            wants_html = accepts_html(accept)
+            head_only = request.method == b"HEAD"
+            if request.method in (b"GET", b"HEAD") and (wants_html or accept is None or b"*/*" in accept):
+                page = self._own_page(status, head_only=head_only, close=close)
+                if page is not None:
+                    return page
+        content_type, body = error_page(status, explanation, as_html=wants_html)
+        return Response(
+            status,
+            [*self._error_fields(status), (b"Content-Type", content_type)],
+            () if head_only else (body,),
+            len(body),
+            close_connection=close,
+        )
+
+    def _respond(self, request: Request) -> Response:
+        headers = request.headers_untrusted
+        fields = dict(headers)
+        if len(fields) != len(headers):
+            fields = _joined(headers)
+        # 1. the Host field and the method
+        host = fields.get(b"host")
+        if host is None:
+            if request.version != b"1.0":
+                raise BadRequest(400, "HTTP/1.1 requests need a Host field.")
+        elif not is_valid_host(host):
+            raise BadRequest(400, "The Host field names no host.")
+        method = request.method
+        if method not in (b"GET", b"HEAD"):
+            return self._other_method(request, fields)
+        # 2. who asks
+        authenticator = self._options.authenticator
+        if authenticator is not None and not authenticator(fields.get(b"authorization")):
+            return self.error(401, "This folder needs a name and a password.", close=False, request=request)
+        # 3. the target as a path
+        target = parse_target(request.target)
+        path = target.path
+        if path == b"*":
+            raise BadRequest(400, "Only OPTIONS can ask about the server as a whole.", close=False)
+        if b"/." in path and not self._options.hidden_files and _is_hidden(path):
+            raise FileUnavailable(404)
+        # 4. the path as a file or folder
+        try:
+            if path.endswith(b"/"):
+                return self._respond_folder(request, fields, target)
+            found = self._root.find(path[1:])
+        except FileUnavailable as refusal:
+            if refusal.status == 404 and self._options.spa and accepts_html(fields.get(b"accept")):
+                return self._respond_index(request, fields, b"/")
+            raise
+        if stat.S_ISDIR(found.stat.st_mode):
+            os.close(found.fd)
+            return self._redirect_to_folder(target)
+        return self._respond_file(request, fields, path, found)
+
+    def _other_method(self, request: Request, fields: Fields) -> Response:
+        if request.method == b"OPTIONS":
+            parse_target(request.target)
+            headers = self._rules.preflight(fields) or list(self._rules.everywhere)
+            return Response(204, [*headers, (b"Allow", ALLOWED_METHODS)], content_length=None)
+        if request.method not in _KNOWN_METHODS:
+            raise BadRequest(501, "This server does not know the request's method.", close=False)
+        raise BadRequest(405, "Files can be asked for, not changed: GET, HEAD and OPTIONS only.", close=False)
+
+    def _respond_folder(self, request: Request, fields: Fields, target: Target) -> Response:
+        try:
+            return self._respond_index(request, fields, target.path)
+        except FileUnavailable as refusal:
+            if refusal.status != 404 or not self._options.listing:
+                raise
+        return self._respond_listing(request, fields, target)
+
+    def _respond_index(self, request: Request, fields: Fields, folder: bytes) -> Response:
+        """The first index file that the folder has. Raises `FileUnavailable`."""
+        for name in self._index:
+            path = folder + name
+            found = self._root.find_file(path[1:])
+            if found is not None:
+                return self._respond_file(request, fields, path, found)
+        raise FileUnavailable(404)
+
+    def _respond_listing(self, request: Request, fields: Fields, target: Target) -> Response:
+        """What the folder holds, as HTML or JSON. Raises `FileUnavailable`."""
+        found = self._root.find(target.path[1:])
+        try:
+            entries = read_entries(self._root, found, target.path, hidden=self._options.hidden_files)
+        finally:
+            os.close(found.fd)
+        order = order_of_query(target.query)
+        if prefers_json(fields.get(b"accept", b"")):
+            content_type, body = JSON, as_json(target.path, entries, order)
+        else:
+            content_type, body = HTML, as_html(target.path, entries, order)
+        etag = b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode("ascii")
+        own = self._rules.for_path(target.path).fields
+        headers = [field for field in own if field[0].lower() not in _LISTING_FIELDS]
+        headers += [
+            (b"Content-Type", content_type),
+            (b"Content-Security-Policy", CONTENT_SECURITY_POLICY),
+            (b"Cache-Control", DEFAULT_CACHE_CONTROL),
+            (b"ETag", etag),
+            (b"Vary", b"Accept"),
+        ]
+        response = self._preconditions(fields, headers, etag, None)
+        if response is not None:
+            return response
+        return Response(200, headers, (body,) if request.method == b"GET" else (), len(body))
+
+    def _redirect_to_folder(self, target: Target) -> Response:
+        """So that relative links in the folder's page work. Same origin, always: the path begins with one slash."""
+        location = encode_path(target.path) + b"/"
+        if target.query is not None:
+            location += b"?" + target.query
+        headers = [*self._rules.everywhere, (b"Cache-Control", DEFAULT_CACHE_CONTROL), (b"Location", location)]
+        return Response(301, headers)
+
+    def _respond_file(self, request: Request, fields: Fields, path: bytes, found: Found) -> Response:
+        """Takes `found` over, descriptor and all."""
+        # 5. the representation
+        content_type, compressible = content_type_of(path)
+        varies = compressible and self._options.precompressed
+        codings = _IDENTITY_ONLY
+        accept_encoding = fields.get(b"accept-encoding")
+        if accept_encoding is not None:
+            codings = acceptable_codings(accept_encoding)
+        sibling = self._open_sibling(codings, path, found) if varies and codings.wanted else None
+        if sibling is not None:
+            coding, fd, status = sibling
+        elif codings.identity:
+            coding, fd, status = None, self._root.open_file(found, path[1:]), found.stat
+        else:
+            os.close(found.fd)
+            raise BadRequest(406, "No form of this file is in a coding that the request accepts.", close=False)
+        try:
+            representation = describe(status, content_type, coding, varies)
+            return self._respond_representation(request, fields, path, representation, fd, status.st_size)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _open_sibling(self, codings: Codings, path: bytes, original: Found) -> tuple[bytes, int, os.stat_result] | None:
+        """The best sibling that can be read and is no older than the original, which is closed then; else None."""
+        for coding in codings.wanted:
+            sibling_path = path[1:] + SIBLING_EXTENSION[coding]
+            if not self._root.seems_to_hold(sibling_path):
+                continue
+            with suppress(FileUnavailable):
+                sibling = self._root.find_file(sibling_path)
+                if sibling is None:
+                    continue
+                if not stat.S_ISREG(original.stat.st_mode) or sibling.stat.st_mtime_ns < original.stat.st_mtime_ns:
+                    os.close(sibling.fd)
+                    continue
+                fd = self._root.open_file(sibling, sibling_path)
+                os.close(original.fd)
+                return coding, fd, sibling.stat
+        return None
+
+    def _respond_representation(
+        self, request: Request, fields: Fields, path: bytes, representation: Representation, fd: int, size: int
+    ) -> Response:
+        """Takes `fd` over unless it raises."""
+        own, replaces = self._rules.for_path(path)
+        headers = [*representation.fields, *own]
+        if replaces:
+            headers = [*(field for field in representation.fields if field[0].lower() not in replaces), *own]
+        # 6. preconditions
+        not_modified = self._preconditions(fields, headers, representation.etag, representation.last_modified)
+        if not_modified is not None:
+            os.close(fd)
+            return not_modified
+        if request.method == b"HEAD":
+            os.close(fd)
+            return Response(200, headers, (), size)
+        # 7. ranges
+        range_field = fields.get(b"range")
+        if range_field is not None:
+            if_range = fields.get(b"if-range")
+            if if_range is None or range_applies(if_range, representation.etag, representation.last_modified):
+                ranges = parse_ranges(range_field, size)
+                if ranges is not None:
+                    return self._respond_ranges(request, ranges, headers, fd, size)
+        return Response(200, headers, (FileSlice(fd, 0, size),) if size else (), size, fd)
+
+    def _preconditions(
+        self, fields: Fields, headers: Headers, etag: bytes, last_modified: int | None
+    ) -> Response | None:
+        """The 304 for a response with those headers, where the request earns one. Raises `BadRequest` for a 412."""
+        if CONDITIONAL_FIELDS.isdisjoint(fields):
+            return None
+        verdict = evaluate(fields, etag, last_modified)
+        if verdict is Verdict.FAILED:
+            raise BadRequest(412, "The file is not in the state that the request expects.", close=False)
+        if verdict is Verdict.PROCEED:
+            return None
+        kept = [field for field in headers if field[0].lower() in _NOT_MODIFIED_FIELDS]
+        return Response(304, kept, content_length=None)
+
+    def _respond_ranges(
+        self, request: Request, ranges: list[ByteRange], headers: Headers, fd: int, size: int
+    ) -> Response:
+        """206, or 416 where no range can be satisfied. Takes `fd` over unless it raises."""
+        if not ranges:
+            response = self.error(416, "The file has no such range.", close=False, request=request)
+            os.close(fd)
+            response.headers.append((b"Content-Range", b"bytes */%d" % size))
+            return response
+        if len(ranges) == 1:
+            (only,) = ranges
+            headers.append((b"Content-Range", content_range(only, size)))
+            return Response(206, headers, (FileSlice(fd, only.offset, only.size),), only.size, fd)
+        content_type = next((value for name, value in headers if name.lower() == b"content-type"), b"")
+        form = multipart(ranges, size, content_type)
+        body: list[BodyPart] = []
+        for head, (offset, count) in form.parts:
+            body += (head, FileSlice(fd, offset, count))
+        body.append(form.tail)
+        headers = [field for field in headers if field[0].lower() != b"content-type"]
+        headers.append((b"Content-Type", form.content_type))
+        return Response(206, headers, tuple(body), form.length, fd)
+
+    def _own_page(self, status: int, *, head_only: bool, close: bool) -> Response | None:
+        """The folder's page for a status, None where it has none that can be read."""
+        name = b"%d.html" % status
+        try:
+            found = self._root.find_file(name)
+            if found is None:
+                return None
+            fd = self._root.open_file(found, name)
+        except Exception:  # whatever is wrong with the folder's page, the built-in one still tells the client
+            return None
+        size = found.stat.st_size
+        headers = [*self._error_fields(status), (b"Content-Type", content_type_of(name).value)]
+        if head_only or not size:
+            os.close(fd)
+            return Response(status, headers, (), size, close_connection=close)
+        return Response(status, headers, (FileSlice(fd, 0, size),), size, fd, close)
+
+    def _error_fields(self, status: int) -> Headers:
+        headers = [*self._rules.everywhere, (b"Cache-Control", DEFAULT_CACHE_CONTROL)]
+        if status == 401:
+            headers.append((b"WWW-Authenticate", _CHALLENGE))
+        elif status == 405:
+            headers.append((b"Allow", ALLOWED_METHODS))
+        elif status == 503:
+            headers.append((b"Retry-After", b"1"))
+        return headers
+
+
+def _joined(headers_untrusted: Headers) -> Fields:
+    """Fields that came more than once, joined (RFC 9110 5.3). Two Hosts (RFC 9112 3.2) make one that is not valid."""
+    fields: Fields = {}
+    for name, value in headers_untrusted:
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
+
+
+def _is_hidden(path: bytes) -> bool:
+    """Whether a name on the way begins with a dot; `/.well-known/` does not count, what is hidden in it does."""
+    return b"/." in (path[len(_WELL_KNOWN) - 1 :] if path.startswith(_WELL_KNOWN) else path)
+
+
+def _log_unexpected(error: Exception) -> None:
+    """Where it happened and the errno, without the exception's text: that may quote the request."""
+    frames = " <- ".join(
+        f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}"
+        for frame in reversed(traceback.extract_tb(error.__traceback__))
+    )
+    name = type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        name = f"{name} {errno.errorcode.get(error.errno, error.errno)}"
+    _logger.error("a request was answered with 500: %s at %s", name, frames)

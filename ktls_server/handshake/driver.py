@@ -1,0 +1,136 @@
+"""Runs the server's side of a handshake on a channel, and collects what keying the kernel needs.
+
+`do_handshake()` is synchronous, so whatever appears in the key log during a call belongs to this connection. The records
+that the completing call writes in TLS 1.3 (NewSessionTicket) are already under the application key: they are counted, not
+assumed. They are the only thing that may not have been sent when this returns.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+from ..errors import HandshakeFailed
+from ..keys.keylog import KeyLog, Tls12Secrets, Tls13Secrets
+from ..keys.suites import lookup
+from ..transport.channel import Channel
+from .records import CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER_BYTES, SERVER_HELLO, split_records
+from .session import Session
+
+_READ_BYTES: Final = 16 * 1024
+MAX_HANDSHAKE_BYTES: Final = 128 * 1024
+"""What a client may send before the handshake is complete: a chain of client certificates fits many times."""
+
+
+class PlainHttpReceived(HandshakeFailed):
+    """The peer speaks HTTP without TLS: worth an answer that a person can read."""
+
+    def __init__(self) -> None:
+        super().__init__("plain_http")
+
+
+async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | None) -> Session:
+    """Complete one handshake. Raises HandshakeFailed, after the alert was sent, or ConnectionLost.
+
+    `key_log` is the one that `context` (and every context that SNI may switch to) writes to; None where the kernel will
+    not be keyed, and secrets need never leave OpenSSL.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_side=True)
+    logged: dict[str, tuple[bytes, bytes]] = {}
+    server_random = b""
+    finished_nonce: bytes | None = None
+    received = 0
+    while True:
+        data = await channel.receive(_READ_BYTES)
+        if not received and data[:1].isalpha():
+            # A TLS record starts with 22, no letter of any method.
+            raise PlainHttpReceived
+        received += len(data)
+        if not data or received > MAX_HANDSHAKE_BYTES:
+            raise HandshakeFailed("oversized" if data else "closed")
+        incoming.write(data)
+        try:
+            tls.do_handshake()
+            complete = True
+        except ssl.SSLWantReadError:
+            complete = False
+        except ssl.SSLError as error:
+            await channel.send(outgoing.read())
+            raise HandshakeFailed((error.reason or "protocol_error").lower()) from None
+        finally:
+            if key_log is not None:
+                logged.update(key_log.take())
+        flight = outgoing.read()
+        if flight:
+            if not server_random:
+                server_random = _server_random(flight)
+            finished_nonce = _explicit_nonce_of_finished(flight) or finished_nonce
+            if not complete or tls.version() != "TLSv1.3":
+                await channel.send(flight)
+        if complete:
+            return _session(tls, incoming, outgoing, logged, server_random, flight, finished_nonce)
+
+
+def _session(
+    tls: ssl.SSLObject,
+    incoming: ssl.MemoryBIO,
+    outgoing: ssl.MemoryBIO,
+    logged: dict[str, tuple[bytes, bytes]],
+    server_random: bytes,
+    last_flight: bytes,
+    finished_nonce: bytes | None,
+) -> Session:
+    version, cipher = tls.version() or "", (tls.cipher() or ("",))[0]
+    suite = lookup(cipher)
+    secrets: Tls12Secrets | Tls13Secrets | None = None
+    explicit_nonce = None
+    if version == "TLSv1.3":
+        unsent = last_flight
+        if logged:
+            secrets = Tls13Secrets(
+                server=logged["SERVER_TRAFFIC_SECRET_0"][1], client=logged["CLIENT_TRAFFIC_SECRET_0"][1]
+            )
+        receive_sequence = 0
+        transmit_sequence = sum(1 for _record in split_records(last_flight))
+    else:
+        unsent = b""
+        if logged:
+            client_random, master_secret = logged["CLIENT_RANDOM"]
+            secrets = Tls12Secrets(master_secret, client_random)
+        transmit_sequence = receive_sequence = 1  # Finished took 0 (RFC 5246 section 6.1)
+        if suite is not None and suite.has_explicit_nonce and finished_nonce is not None:
+            # OpenSSL starts nonce_explicit at random and counts up: the kernel goes on from there, so that none comes twice.
+            explicit_nonce = ((int.from_bytes(finished_nonce, "big") + 1) % (1 << 64)).to_bytes(8, "big")
+    return Session(
+        tls=tls,
+        incoming=incoming,
+        outgoing=outgoing,
+        version=version,
+        cipher=cipher,
+        suite=suite,
+        secrets=secrets,
+        server_random=server_random,
+        transmit_sequence=transmit_sequence,
+        receive_sequence=receive_sequence,
+        unsent=unsent,
+        transmit_explicit_nonce=explicit_nonce,
+    )
+
+
+def _server_random(flight: bytes) -> bytes:
+    """ServerHello.random, where the flight starts with a ServerHello: type, length (3), version (2), random (32)."""
+    if flight[0] != HANDSHAKE or flight[HEADER_BYTES] != SERVER_HELLO:
+        return b""
+    start = HEADER_BYTES + 1 + 3 + 2
+    return flight[start : start + 32]
+
+
+def _explicit_nonce_of_finished(flight: bytes) -> bytes | None:
+    """The nonce_explicit of the record after ChangeCipherSpec: Finished, in TLS 1.2 (RFC 5288 section 3)."""
+    after_change = False
+    for record in split_records(flight):
+        if after_change and record[0] == HANDSHAKE:
+            return record[HEADER_BYTES : HEADER_BYTES + 8]
+        after_change = record[0] == CHANGE_CIPHER_SPEC
+    return None

@@ -1,0 +1,84 @@
+"""What a completed handshake leaves behind: the `SSLObject`, its BIOs, and the secrets of this one connection.
+
+Bytes go in by `feed`, plaintext comes out by `decrypt`. Whoever owns the session (a transport) moves the bytes; nothing in
+here touches a socket.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..errors import ConnectionLost
+from ..keys.keylog import Tls12Secrets, Tls13Secrets
+from ..keys.schedule import RecordKey, tls12_record_keys, tls13_record_key
+from ..keys.suites import CipherSuite
+from .records import MAX_PLAINTEXT_BYTES
+
+MAX_SILENT_BYTES: Final = 32 * 1024
+"""How many bytes may come in with no application data among them. One unfinished record of the largest size (16 KiB) fits,
+and beside it some hundreds of KeyUpdates (27 bytes each): more of those is an attack on the CPU."""
+
+
+@dataclass(slots=True)
+class Session:
+    """One established TLS connection, as userspace sees it. Its `repr` holds no secret.
+
+    `transmit_sequence` is the number of the next record that the server sends under its application key,
+    `transmit_explicit_nonce` the nonce_explicit that it has to carry in TLS 1.2 with AES-GCM (RFC 5288 section 3; None
+    elsewhere), `receive_sequence` that of the client's first record after its Finished.
+
+    `secrets` are None where no key log was kept. `unsent` are records that OpenSSL wrote and nobody has sent yet
+    (NewSessionTicket): they have to go out before the kernel is keyed, and may wait for the first response otherwise.
+    """
+
+    tls: ssl.SSLObject
+    incoming: ssl.MemoryBIO = field(repr=False)
+    outgoing: ssl.MemoryBIO = field(repr=False)
+    version: str
+    cipher: str
+    suite: CipherSuite | None
+    secrets: Tls12Secrets | Tls13Secrets | None = field(repr=False)
+    server_random: bytes = field(repr=False)
+    transmit_sequence: int = 0
+    receive_sequence: int = 0
+    unsent: bytes = field(default=b"", repr=False)
+    transmit_explicit_nonce: bytes | None = field(default=None, repr=False)
+    _silent_bytes: int = 0
+
+    def record_keys(self) -> tuple[RecordKey, RecordKey]:
+        """The keys of the client's and of the server's records, in that order.
+
+        Needs `suite` and `secrets`.
+        """
+        assert self.suite is not None
+        assert self.secrets is not None
+        if isinstance(self.secrets, Tls13Secrets):
+            return tls13_record_key(self.suite, self.secrets.client), tls13_record_key(self.suite, self.secrets.server)
+        return tls12_record_keys(self.suite, self.secrets, self.server_random)
+
+    def feed(self, data_untrusted: bytes) -> None:
+        """Bytes from the network, for OpenSSL to decrypt. Raises ConnectionLost where only noise keeps coming."""
+        self._silent_bytes += len(data_untrusted)
+        if self._silent_bytes > MAX_SILENT_BYTES:
+            raise ConnectionLost("too many bytes without application data")
+        self.incoming.write(data_untrusted)
+
+    def decrypt(self) -> bytes | None:
+        """Application data out of what was fed: b"" at the end of the stream (close_notify), None where more is needed.
+
+        Raises ConnectionLost where the peer broke the protocol; `outgoing` then holds the alert that says so.
+        """
+        if not self.incoming.pending and not self.tls.pending():
+            return None
+        try:
+            data = self.tls.read(MAX_PLAINTEXT_BYTES)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:
+            return b""
+        except ssl.SSLError as error:
+            raise ConnectionLost(f"TLS: {error.reason or 'protocol error'}") from None
+        self._silent_bytes = 0
+        return data

@@ -1,0 +1,1 @@
+"""HTTP/1.1 as pure logic: requests, targets, ranges, conditionals, negotiation, response heads."""

@@ -1,0 +1,1 @@
+"""Kernel TLS: constants, structures, system calls, and what the running kernel can do."""

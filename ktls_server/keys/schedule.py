@@ -1,0 +1,85 @@
+"""The key schedule's last steps: secrets in, record keys out. Pure.
+
+OpenSSL runs the handshake and its schedule; this module only repeats what turns a secret from the key log into the key
+and iv of one direction (RFC 8446 section 7.3; RFC 5246 section 6.3), and into the next generation after a KeyUpdate
+(RFC 8446 section 7.2).
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+
+from ktls_server.keys.keylog import Tls12Secrets
+from ktls_server.keys.suites import CipherSuite
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKey:
+    """What protects the records of one direction.
+
+    `iv` has 12 bytes; with AES-GCM in TLS 1.2 only the 4 that do not travel in the records (RFC 5288 `salt`).
+    """
+
+    key: bytes = field(repr=False)
+    iv: bytes = field(repr=False)
+
+
+def hkdf_expand_label(hash_name: str, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
+    """HKDF-Expand-Label, RFC 8446 section 7.1: `length` bytes; `label` comes without its "tls13 " prefix."""
+    full_label = b"tls13 " + label
+    info = b"%b%c%b%c%b" % (length.to_bytes(2, "big"), len(full_label), full_label, len(context), context)
+    return _hkdf_expand(hash_name, secret, info, length)
+
+
+def _hkdf_expand(hash_name: str, secret: bytes, info: bytes, length: int) -> bytes:
+    """RFC 5869 section 2.3."""
+    output = block = b""
+    counter = 0
+    while len(output) < length:
+        counter += 1
+        block = hmac.digest(secret, b"%b%b%c" % (block, info, counter), hash_name)
+        output += block
+    return output[:length]
+
+
+def tls13_record_key(suite: CipherSuite, secret: bytes) -> RecordKey:
+    """The key and iv of the direction that `secret`, a traffic secret, belongs to (RFC 8446 section 7.3)."""
+    return RecordKey(
+        key=hkdf_expand_label(suite.hash_name, secret, b"key", b"", suite.key_length),
+        iv=hkdf_expand_label(suite.hash_name, secret, b"iv", b"", suite.iv_length),
+    )
+
+
+def next_traffic_secret(suite: CipherSuite, secret: bytes) -> bytes:
+    """`application_traffic_secret_N+1` from N: what a KeyUpdate moves on to (RFC 8446 section 7.2)."""
+    return hkdf_expand_label(suite.hash_name, secret, b"traffic upd", b"", len(secret))
+
+
+def tls12_prf(hash_name: str, secret: bytes, label: bytes, seed: bytes, length: int) -> bytes:
+    """The PRF of TLS 1.2 (RFC 5246 section 5): `length` bytes of P_hash."""
+    seed = label + seed
+    output = b""
+    a = seed
+    while len(output) < length:
+        a = hmac.digest(secret, a, hash_name)
+        output += hmac.digest(secret, a + seed, hash_name)
+    return output[:length]
+
+
+def tls12_record_keys(suite: CipherSuite, secrets: Tls12Secrets, server_random: bytes) -> tuple[RecordKey, RecordKey]:
+    """The record keys of a TLS 1.2 connection: (the client's, the server's).
+
+    RFC 5246 section 6.3; AEAD suites have no MAC keys in the key block. `server_random` is ServerHello's 32 bytes.
+    """
+    key_length, iv_length = suite.key_length, suite.iv_length
+    key_block = tls12_prf(
+        suite.hash_name,
+        secrets.master_secret,
+        b"key expansion",
+        server_random + secrets.client_random,
+        2 * (key_length + iv_length),
+    )
+    client_key, server_key = key_block[:key_length], key_block[key_length : 2 * key_length]
+    client_iv, server_iv = key_block[2 * key_length : -iv_length], key_block[-iv_length:]
+    return RecordKey(client_key, client_iv), RecordKey(server_key, server_iv)

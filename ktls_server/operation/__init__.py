@@ -1,0 +1,1 @@
+"""What keeps it running: processes, limits, reload and shutdown, the redirect, numbers, systemd, privileges."""

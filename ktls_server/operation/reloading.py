@@ -1,0 +1,48 @@
+"""Certificates and keys, and when they were read: replaced while the server runs, on demand or when the files change."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from ..errors import ConfigurationError
+from ..handshake.context import TlsContexts
+from ..settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class Certificates:
+    """The TLS contexts, and the age of what is in them. A forked process goes on with what its parent knew."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ConfigurationError where a certificate or a key is not usable."""
+        self._paths = {*settings.cert, *settings.key}
+        self._user = settings.user
+        # Looked at before the files are read: what is replaced in between counts as changed.
+        self._times = self._modification_times()
+        self.contexts = TlsContexts(settings)
+
+    def changed(self) -> bool:
+        """Whether a file was replaced since it was last read."""
+        return self._modification_times() != self._times
+
+    def reload(self) -> bool:
+        """Read all again, for the connections to come; False where a pair is not usable, and then the old ones stay."""
+        self._times = self._modification_times()
+        try:
+            self.contexts.reload()
+        except (ConfigurationError, OSError) as error:
+            cure = f"; --user {self._user} has to be able to read them, or restart the server" if self._user else ""
+            _log.error("the certificates stay as they were: %s%s", error, cure)
+            return False
+        _log.info("certificates read again")
+        return True
+
+    def _modification_times(self) -> dict[str, tuple[int, int]]:
+        times = {}
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                times[str(path)] = status.st_mtime_ns, status.st_ino
+        return times

@@ -1,0 +1,230 @@
+"""One process that serves: an event loop, its connections, their time limits, and an end in good order.
+
+It serves alone, or as one of several that a supervisor forked from itself; then commands come over a socket pair, whose
+end means that the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from ..accesslog import AccessLog
+from ..connection import Service, Stage
+from ..http1.messages import Request, Response
+from ..http1.response import HeadWriter
+from ..keys.keylog import KeyLog
+from ..listening import port_of
+from ..statistics import Statistics
+from ..transport.choice import TransportPolicy
+from . import systemd
+from .accepting import Acceptor
+from .metrics import MetricsThread
+from .plain_http import PlainServer
+from .preparation import Prepared, open_site
+from .redirect import redirect
+
+TICK_SECONDS: Final = 0.5
+"""How often the time limits are looked at: what a limit may be late by."""
+
+CERTIFICATE_CHECK_TICKS: Final = 10
+"""Certificates are looked at every five seconds, to see whether they were replaced."""
+
+PASSWORD_THREADS: Final = 2
+"""Passwords verified at one time: each takes tens of milliseconds of a core and, with Argon2, 64 MiB."""
+
+READY: Final = b"ready"
+STOP: Final = b"stop"
+ABORT: Final = b"abort"
+RELOAD: Final = b"reload"
+"""What goes over the socket pair: the first from the worker, the others to it."""
+
+
+class Worker:
+    """Everything that one event loop serves. `place` is its number among the workers."""
+
+    def __init__(self, prepared: Prepared, place: int = 0) -> None:
+        """Call it inside the loop that will serve. Raises ConfigurationError."""
+        settings = prepared.settings
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._certificates = prepared.certificates
+        self._scoreboard = prepared.scoreboard
+        # Where the kernel is not going to encrypt, no secret has a reason to leave OpenSSL.
+        self._key_log = KeyLog() if prepared.kernel.available else None
+        if self._key_log is not None:
+            self._certificates.contexts.attach(self._key_log)
+        access_log = None
+        if settings.access_log != "off":
+            access_log = AccessLog(settings.access_log, self._loop.call_later)
+        statistics = Statistics() if prepared.scoreboard is None else prepared.scoreboard.enter(place)
+        self.service = Service(
+            settings=settings,
+            site=open_site(settings, prepared.authenticator),
+            context=self._certificates.contexts.first,
+            key_log=self._key_log,
+            policy=TransportPolicy(
+                kernel=prepared.kernel,
+                transmit=settings.ktls != "off",
+                receive=settings.ktls_rx == "auto",
+                record_limit=settings.aead_record_limit,
+            ),
+            heads=HeadWriter(),
+            statistics=statistics,
+            access_log=access_log,
+            authenticator=prepared.authenticator,
+            password_threads=ThreadPoolExecutor(PASSWORD_THREADS, "password"),
+            now=self._loop.time(),
+        )
+        self._acceptor = Acceptor(self.service, prepared.listeners, self._loop)
+        self._redirects = PlainServer(prepared.redirect_listeners, self._redirect)
+        self._redirect_port = port_of(prepared.listeners[0])
+        self._metrics = None
+        if prepared.scoreboard is not None:
+            self._metrics = MetricsThread(prepared.metrics_listeners, prepared.scoreboard)
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._ticks = 0
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._watch_certificates()
+        self._acceptor.start()
+        self._redirects.start()
+        if self._metrics is not None:
+            self._metrics.start()
+        self._tick()
+
+    def _redirect(self, request: Request) -> Response:
+        response = redirect(request, self._redirect_port)
+        self.service.statistics.redirects[response.status] += 1
+        return response
+
+    def _tick(self) -> None:
+        self._tick_handle = self._loop.call_later(TICK_SECONDS, self._tick)
+        self.service.now = self._loop.time()
+        self._acceptor.check_deadlines()
+        self._ticks += 1
+        if self._ticks % CERTIFICATE_CHECK_TICKS == 0:
+            self._watch_certificates()
+        self._publish()
+
+    def _publish(self) -> None:
+        if self._scoreboard is not None:
+            stages = {stage.value: len(self.service.stages[stage]) for stage in Stage}
+            self._scoreboard.write(self.service.statistics, stages, self._acceptor.tasks)
+
+    def _watch_certificates(self) -> None:
+        if self._certificates.changed():
+            self.reload()
+
+    def reload(self) -> None:
+        """Read certificates and keys again."""
+        outcome = "done" if self._certificates.reload() else "failed"
+        self.service.statistics.certificate_reloads[outcome] += 1
+
+    async def stop(self) -> None:
+        """Accept nobody, let responses in flight finish within the grace period, end the rest, close everything."""
+        service = self.service
+        service.now = self._loop.time()
+        service.draining = True
+        self._acceptor.stop()
+        self._acceptor.hasten(service.now + service.time_limit(Stage.IDLE))
+        await self._redirects.stop()
+        await self._acceptor.wait_until_empty(self._settings.grace)
+        self.abort()
+        await self._acceptor.wait_until_empty()
+        self._close()
+
+    def abort(self) -> None:
+        """Cut every connection."""
+        self._acceptor.abort()
+
+    def _close(self) -> None:
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        self._publish()
+        if self._metrics is not None:
+            self._metrics.stop()
+        if self._scoreboard is not None:
+            self._scoreboard.leave()
+        if self.service.access_log is not None:
+            self.service.access_log.close()
+        self.service.password_threads.shutdown(wait=False, cancel_futures=True)
+        self.service.site.close()
+        if self._key_log is not None:
+            self._key_log.close()
+
+
+async def serve_alone(prepared: Prepared, announce: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM; a second one cuts what is left. SIGHUP reloads the certificates."""
+    worker = Worker(prepared)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def on_stop_signal() -> None:
+        if stop.is_set():
+            worker.abort()
+        stop.set()
+
+    def on_reload_signal() -> None:
+        systemd.notify_reloading()
+        worker.reload()
+        systemd.notify_ready()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_stop_signal)
+    loop.add_signal_handler(signal.SIGHUP, on_reload_signal)
+    if os.getpid() == 1:
+        # Orphans of a container become children of its first process: the kernel buries them for whoever ignores SIGCHLD.
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    worker.start()
+    announce()
+    systemd.notify_ready()
+    await stop.wait()
+    systemd.notify_stopping()
+    await worker.stop()
+
+
+async def serve_supervised(prepared: Prepared, place: int, channel: socket.socket) -> None:
+    """Serve as one of several until the supervisor says so or is gone, or SIGTERM comes.
+
+    Signals that a terminal or a service manager sends to all processes of a group mean nothing here, or no more than
+    what the supervisor says: it gets them, too, and only it counts them.
+    """
+    worker = Worker(prepared, place)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def on_command() -> None:
+        command = channel.recv(16)
+        if command == RELOAD:
+            worker.reload()
+            return
+        if command == ABORT:
+            worker.abort()
+        stop.set()
+        if not command:
+            loop.remove_reader(channel.fileno())
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    loop.add_reader(channel.fileno(), on_command)
+    worker.start()
+    channel.send(READY)
+    await stop.wait()
+    await worker.stop()
+
+
+def new_loop(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop that `--loop` names."""
+    if name == "asyncio":
+        return asyncio.SelectorEventLoop
+    import uvloop
+
+    return uvloop.new_event_loop

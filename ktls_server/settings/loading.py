@@ -1,0 +1,177 @@
+"""Merge the four sources of options into one checked `Settings`: command line, environment, TOML file, defaults.
+
+The first source that names an option wins. Every error says which source, which name and which value, and what would be
+accepted. A name that no option has is an error, too: a misspelt `auth_file` must not serve a folder to everyone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ktls_server.errors import ConfigurationError
+from ktls_server.settings.options import OPTIONS, Option, Settings
+
+_PREFIX = "KTLS_SERVER_"
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as it was written, and where: `place` begins an error message."""
+
+    raw: object
+    place: str
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where options may come from. `command_line` maps option names to text (True or False for flags), without those
+    that were not given; `environment` is `os.environ` or the like."""
+
+    command_line: Mapping[str, object] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def load(sources: Sources) -> Settings:
+    """The settings that the sources ask for together. Raises ConfigurationError."""
+    given = _environment(sources.environment) | _command_line(sources.command_line)
+    if "config" in given:
+        config = _value(_BY_NAME["config"], given["config"])
+        assert isinstance(config, Path)
+        given = _toml_file(config) | given
+    values = {name: _value(_BY_NAME[name], value) for name, value in given.items()}
+    # The table gives each field its type; mypy cannot follow it through the mapping.
+    settings = Settings(**values)  # type: ignore[arg-type]
+    for name, conflict in _conflicts(settings, given.keys()):
+        place = given[name].place if name in given else f"{_BY_NAME[name].flag} (default)"
+        raise ConfigurationError(f"{place}: {conflict}")
+    return settings
+
+
+def _command_line(given: Mapping[str, object]) -> dict[str, _Given]:
+    return {name: _Given(raw, f"{_BY_NAME[name].flag} (command line)") for name, raw in given.items()}
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, _Given]:
+    """An empty variable counts as not set: compose files write `NAME: ${NAME:-}`."""
+    given = {}
+    for variable, text in environment.items():
+        if not variable.startswith(_PREFIX) or not text:
+            continue
+        name = variable.removeprefix(_PREFIX).lower()
+        if text.startswith("tcp://"):
+            raise ConfigurationError(
+                f"{variable}={text} (environment) was set by Kubernetes for a Service named ktls-server;"
+                " write 'enableServiceLinks: false' in the pod's spec"
+            )
+        if name not in _BY_NAME or variable != variable.upper():
+            hint = _closest(name, [option.name for option in OPTIONS])
+            suggestion = f"; did you mean {_PREFIX}{hint.upper()}?" if hint else "; see ktls-server serve --help"
+            raise ConfigurationError(f"{variable} (environment): there is no such option{suggestion}")
+        given[name] = _Given(text, f"{variable} (environment)")
+    return given
+
+
+def _toml_file(path: Path) -> dict[str, _Given]:
+    import tomllib
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigurationError(f"--config {path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"--config {path}: is not UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from error
+    given = {}
+    for key, raw in document.items():
+        place = f"{path}, line {_line_of(key, text)}, {key}"
+        if key not in _BY_NAME or key == "config":
+            hint = _closest(key, [option.name for option in OPTIONS if option.name != "config"])
+            suggestion = f"; did you mean {hint}?" if hint else "; see ktls-server serve --help"
+            raise ConfigurationError(f"{place}: there is no such option for a configuration file{suggestion}")
+        given[key] = _Given(raw, place, path.parent)
+    return given
+
+
+def _line_of(key: str, text: str) -> int:
+    """The line that sets a top-level key; tomllib does not tell. 1 where the key is written in an unusual way."""
+    pattern = re.compile(rf"""^\s*\[?\s*["']?{re.escape(key)}["']?\s*[=.\]]""", re.MULTILINE)
+    match = pattern.search(text)
+    return text.count("\n", 0, match.end()) + 1 if match else 1
+
+
+def _closest(name: str, names: list[str]) -> str | None:
+    matches = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def _value(option: Option, given: _Given) -> object:
+    try:
+        value = option.kind.read(given.raw)
+    except ValueError as error:
+        # int() and float() explain themselves in words for programmers; the kinds' own messages add something.
+        detail = str(error)
+        reason = f" ({detail})" if detail and "literal" not in detail and "could not convert" not in detail else ""
+        raise ConfigurationError(
+            f"{given.place}: {given.raw!r} is not accepted{reason}; it takes {option.kind.accepts}"
+        ) from None
+    return value if given.folder is None else option.kind.relative_to(value, given.folder)
+
+
+def _conflicts(settings: Settings, given: Set[str]) -> Iterator[tuple[str, str]]:
+    """What cannot be, although each value alone can: (the option to blame, the rest of the message)."""
+    if "client_auth" in given and settings.client_ca is None:
+        yield "client_auth", "no client is asked for a certificate without --client-ca; name the authorities' file"
+    if not settings.directory.is_dir():
+        what = "is not a folder" if settings.directory.exists() else "does not exist"
+        yield "directory", f"{str(settings.directory)!r} {what}; name the folder to serve"
+    if settings.key and len(settings.key) != len(settings.cert):
+        yield (
+            "key",
+            f"{len(settings.key)} keys for {len(settings.cert)} certificates; give one --key for each --cert,"
+            " in the same order, or none where the certificate files hold their keys",
+        )
+    for name in ("cert", "key", "client_ca", "auth_file"):
+        value = getattr(settings, name)
+        for path in value if isinstance(value, tuple) else (value,):
+            if path is not None and not os.access(path, os.R_OK):
+                yield name, f"{str(path)!r} {'cannot be read' if path.exists() else 'does not exist'}"
+    yield from _exposed_secrets(settings)
+    ports = [("port", settings.port), ("http_port", settings.http_port), ("metrics_port", settings.metrics_port)]
+    seen: dict[int, str] = {}
+    for name, port in ports:
+        if port and port in seen:
+            yield name, f"{port} is the port of {_BY_NAME[seen[port]].flag} already; choose another"
+        elif port:
+            seen[port] = name
+    if settings.groups is not None and ":" in settings.groups:
+        import ssl
+
+        if not hasattr(ssl.SSLContext, "set_groups"):
+            yield "groups", f"{settings.groups!r} names several groups, which needs Python 3.15; name one"
+
+
+def _exposed_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Files with secrets that a request could reach. A certificate file holds a key if no --key is given."""
+    for name in ("key" if settings.key else "cert", "auth_file"):
+        value = getattr(settings, name)
+        for path in value if isinstance(value, tuple) else (value,):
+            if path is not None and would_be_served(path, settings):
+                yield name, f"{str(path)!r} lies in the folder that is served: anybody could download it; move it away"
+
+
+def would_be_served(path: Path, settings: Settings) -> bool:
+    """Whether a request could reach the path: it is under the folder, and not hidden or hidden files are served."""
+    root, resolved = settings.directory.resolve(), path.resolve()
+    if not resolved.is_relative_to(root):
+        return False
+    hidden = any(part.startswith(".") for part in resolved.relative_to(root).parts)
+    return settings.hidden_files or not hidden

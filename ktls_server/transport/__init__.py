@@ -1,0 +1,1 @@
+"""Application data in and out of one TLS connection: the kernel encrypts, or userspace does."""

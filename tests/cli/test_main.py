@@ -1,0 +1,153 @@
+"""`ktls-server` itself: help, version, errors, and how quickly it starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from ktls_server import __version__
+from ktls_server.cli import _COMMANDS, _commands
+from ktls_server.errors import ConfigurationError, SystemRefusal
+from ktls_server.settings import OPTIONS
+from tests.cli.conftest import Command
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True, timeout=60)
+
+
+def test_help_names_every_command_with_a_sentence(command: Command) -> None:
+    for spelling in ("--help", "-h"):
+        outcome = command(spelling)
+        assert outcome.status == 0
+        for name, (_, summary) in _COMMANDS.items():
+            assert f"  {name} " in outcome.out
+            assert summary in outcome.out
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_has_a_help_of_its_own(command: Command, name: str) -> None:
+    outcome = command(name, "--help")
+    assert outcome.status == 0
+    assert outcome.out.startswith(f"Usage: ktls-server {name} ")
+
+
+def test_version_is_the_packages(command: Command) -> None:
+    assert command("--version").out == f"ktls-server {__version__}\n"
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    assert python("-m", "ktls_server", "--version").stdout == f"ktls-server {__version__}\n"
+
+
+def test_an_unknown_command_or_option_ends_with_status_2(command: Command) -> None:
+    assert command("surf").status == 2
+    outcome = command("serve", "--prot", "1")
+    assert outcome.status == 2
+    assert "--port" in outcome.err
+
+
+@pytest.mark.parametrize(("error", "status"), [(ConfigurationError("say it so"), 2), (SystemRefusal("say it so"), 1)])
+def test_errors_for_people_are_one_line_without_a_traceback(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ktls_server.server.run", fail)
+    outcome = command("serve", "--cert", "/dev/null")
+    assert (outcome.status, outcome.out, outcome.err) == (status, "", "ktls-server: say it so\n")
+
+
+def test_an_error_of_the_program_itself_is_not_hidden(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ktls_server.server.run", fail)
+    with pytest.raises(ZeroDivisionError):
+        command("serve", "--cert", "/dev/null")
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
+    code = "import sys; sys.argv[0] = 'ktls-server'; from ktls_server.cli import main; main(['serve', '--help'])"
+    run = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1" | true; echo done', sys.executable, code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (run.stdout, run.stderr) == ("done\n", "")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = ["asyncio", "ssl", "cryptography", "h11", "uvloop", "rich", "bcrypt", "argon2", "brotli", "zstandard"]
+    code = (
+        "import sys\nfrom ktls_server.cli import main\n"
+        "try: main(['serve', '--help'])\nexcept SystemExit: pass\n"
+        f"print('LOADED', [name for name in {heavy} if name in sys.modules])"
+    )
+    assert python("-c", code).stdout.endswith("LOADED []\n")
+
+
+# serve --help
+
+
+def test_the_help_of_serve_shows_every_option_that_is_not_hidden(command: Command) -> None:
+    lines = command("serve", "--help").out
+    for option in OPTIONS:
+        if option.name == "directory":
+            assert "[DIRECTORY]" in lines
+        elif option.hidden:
+            assert option.flag not in lines
+        else:
+            assert f"  {option.flag} " in lines, option.flag
+
+
+def test_the_help_of_serve_groups_options_by_topic(command: Command) -> None:
+    text = command("serve", "--help").out
+    headings = [line for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
+    assert headings == [
+        "What and where:",
+        "Certificates and TLS:",
+        "Kernel TLS:",
+        "Files and folders:",
+        "Response headers and access:",
+        "Limits:",
+        "Running it:",
+        "Help:",
+    ]
+    assert "[default: 8443]" in text
+    assert "KTLS_SERVER_HTTP_PORT" in text
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+# completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_the_shell(command: Command, shell: str) -> None:
+    outcome = command("completion", shell)
+    assert outcome.status == 0
+    assert "_KTLS_SERVER_COMPLETE" in outcome.out
+    assert "ktls-server" in outcome.out
+
+
+def completions(*words: str) -> list[str]:
+    """What bash would offer for the last of these words."""
+    from click.shell_completion import BashComplete
+
+    complete = BashComplete(_commands, {}, "ktls-server", "_KTLS_SERVER_COMPLETE")
+    return [item.value for item in complete.get_completions(list(words[:-1]), words[-1])]
+
+
+def test_completion_knows_commands_options_and_choices() -> None:
+    assert isinstance(_commands, click.Group)
+    assert completions("s") == ["serve"]
+    assert completions("serve", "--ktls") == ["--ktls", "--ktls-rx"]
+    assert completions("serve", "--ktls", "") == ["auto", "require", "off"]
+    assert completions("completion", "f") == ["fish"]
+    assert "--json" in completions("doctor", "--")

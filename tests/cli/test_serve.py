@@ -1,0 +1,155 @@
+"""`ktls-server serve`: from arguments to the server, and what it announces."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ktls_server.certificates import CertificatePair
+from ktls_server.cli.announcement import announce, startup_facts
+from ktls_server.settings import BoundServer, Settings
+from tests.cli.conftest import Command
+
+BOUND = BoundServer(("https://127.0.0.1:40123/",), "kernel TLS: AES-128-GCM, AES-256-GCM, ChaCha20")
+
+
+@dataclass
+class FakeServer:
+    """Stands for the server: keeps the settings it was started with, and announces at once."""
+
+    started: list[Settings] = field(default_factory=list)
+
+    def run(self, settings: Settings, announce: Callable[[BoundServer], None]) -> None:
+        self.started.append(settings)
+        announce(BOUND)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    fake = FakeServer()
+    monkeypatch.setattr("ktls_server.server.run", fake.run)
+    return fake
+
+
+def test_arguments_environment_and_file_reach_the_server(
+    command: Command, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "server.toml").write_text("http_port = 8080\nlisting = true\nspa = true\n")
+    monkeypatch.setenv("KTLS_SERVER_CONFIG", str(tmp_path / "server.toml"))
+    monkeypatch.setenv("KTLS_SERVER_WORKERS", "2")
+    outcome = command("serve", tmp_path, "--port", "0", "--index", "a.html", "--index", "b.html", "--no-spa")
+    assert outcome.status == 0, outcome.err
+    (settings,) = server.started
+    assert (settings.directory, settings.port, settings.http_port, settings.workers) == (tmp_path, 0, 8080, 2)
+    assert (settings.listing, settings.spa, settings.index) == (True, False, ("a.html", "b.html"))
+
+
+def test_the_current_folder_is_served_by_default(command: Command, server: FakeServer) -> None:
+    assert command("serve").status == 0
+    assert server.started[0].directory == Path(".")
+
+
+def test_a_wrong_option_is_answered_before_anything_starts(command: Command, server: FakeServer) -> None:
+    outcome = command("serve", "--port", "http")
+    assert outcome.status == 2
+    assert outcome.err == (
+        "ktls-server: --port (command line): 'http' is not accepted; it takes a whole number from 0 to 65535\n"
+    )
+    assert server.started == []
+
+
+def test_without_a_certificate_one_is_made_in_the_cache_folder(command: Command, server: FakeServer) -> None:
+    outcome = command("serve")
+    folder = Path(os.environ["XDG_CACHE_HOME"], "ktls-server")
+    (settings,) = server.started
+    assert (settings.cert, settings.key) == ((folder / "cert.pem",), (folder / "key.pem",))
+    assert f"trust: curl --cacert {folder / 'cert.pem'} https://127.0.0.1:40123/\n" in outcome.out
+    assert settings.key[0].stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("host", "names"), [("0.0.0.0", ()), ("::", ()), ("192.0.2.7", ("192.0.2.7",)), ("one.test", ("one.test",))]
+)
+def test_the_certificate_is_for_the_host_too_unless_that_stands_for_all(
+    command: Command, server: FakeServer, monkeypatch: pytest.MonkeyPatch, host: str, names: tuple[str, ...]
+) -> None:
+    asked: list[object] = []
+
+    def development_certificate(folder: Path, names: tuple[str, ...]) -> CertificatePair:
+        asked.append(names)
+        return CertificatePair(folder / "cert.pem", folder / "key.pem")
+
+    monkeypatch.setattr("ktls_server.certificates.development_certificate", development_certificate)
+    assert command("serve", "--host", host).status == 0
+    assert asked == [names]
+
+
+def test_with_a_certificate_none_is_made(command: Command, server: FakeServer) -> None:
+    outcome = command("serve", "--cert", "/dev/null")
+    assert "certificate: /dev/null\n" in outcome.out
+    assert "trust:" not in outcome.out
+    assert os.listdir(os.environ["XDG_CACHE_HOME"]) == []
+
+
+def test_the_made_key_is_never_put_where_it_would_be_served(
+    command: Command, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    outcome = command("serve", tmp_path)
+    assert outcome.status == 2
+    assert "lies in the folder that is served" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    assert command("serve", tmp_path).status == 0
+    assert command("serve", tmp_path, "--hidden-files").status == 2
+
+
+# The announcement
+
+
+def test_in_a_pipe_the_announcement_is_one_key_and_value_a_line(command: Command, server: FakeServer) -> None:
+    outcome = command("serve", "--cert", "/dev/null")
+    assert outcome.out == (
+        "url: https://127.0.0.1:40123/\n"
+        f"directory: {os.getcwd()}\n"
+        "tls: kernel TLS: AES-128-GCM, AES-256-GCM, ChaCha20\n"
+        "certificate: /dev/null\n"
+    )
+    assert outcome.err == ""
+
+
+def test_with_a_json_access_log_standard_output_is_left_to_json(command: Command, server: FakeServer) -> None:
+    outcome = command("serve", "--cert", "/dev/null", "--access-log", "json")
+    assert outcome.out == ""
+    assert outcome.err.startswith("url: https://127.0.0.1:40123/\n")
+
+
+def test_every_url_is_named_and_the_trust_line_can_be_pasted() -> None:
+    bound = BoundServer(("https://127.0.0.1:1/", "https://[::1]:1/"), "userspace: why")
+    facts = startup_facts(Settings(), bound, Path("/home/ann/my cache/cert.pem"))
+    assert [value for key, value in facts if key == "url"] == list(bound.urls)
+    assert dict(facts)["trust"] == "curl --cacert '/home/ann/my cache/cert.pem' https://127.0.0.1:1/"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "[::]"])
+def test_all_addresses_are_trusted_by_the_name_that_the_certificate_has(address: str) -> None:
+    facts = startup_facts(Settings(), BoundServer((f"https://{address}:1/",), "userspace: why"), Path("cert.pem"))
+    assert dict(facts)["trust"] == "curl --cacert cert.pem https://localhost:1/"
+
+
+def test_in_a_terminal_it_is_a_table_that_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller, terminal = pty.openpty()
+    with open(terminal, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        announce(Settings(), BOUND, Path("/cache/cert.pem"))
+        shown = os.read(controller, 65536).decode()
+    os.close(controller)
+    words = re.sub(r"\x1b\[[0-9;]*m", "", shown).split()
+    assert {"url", "https://127.0.0.1:40123/", "AES-128-GCM,", "/cache/cert.pem"} <= set(words)

@@ -1,0 +1,21 @@
+"""Options and fixtures of the whole suite."""
+
+import pytest
+
+# Helpers whose assertions shall say what they compared, as those of the tests do.
+pytest.register_assert_rewrite("tests.server.running", "tests.server.clients", "tests.server.dripping")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--ktls-kernel",
+        action="store_true",
+        help="this kernel has to have kernel TLS: a test that cannot use it fails (see python -m tests.kernels)",
+    )
+
+
+@pytest.fixture(scope="session")
+def kernel_tls_required(pytestconfig: pytest.Config) -> bool:
+    """Whether the run is on a kernel that has to have kernel TLS, so that its absence is a failure."""
+    required: bool = pytestconfig.getoption("--ktls-kernel")
+    return required

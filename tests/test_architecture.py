@@ -1,0 +1,107 @@
+"""docs/architecture.md against the code: who may import whom, who knows asyncio, and that no module is left out."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ktls_server
+
+PACKAGE = Path(ktls_server.__file__).parent
+DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
+
+LEAVES = {"keys", "http1", "certificates", "passwords", "listening", "processors", "statistics"}
+BELOW_OPERATION = LEAVES | {
+    "kernel",
+    "files",
+    "settings",
+    "accesslog",
+    "handshake",
+    "transport",
+    "connection",
+}
+MAY_IMPORT = {
+    **{leaf: set[str]() for leaf in LEAVES},
+    "errors": set[str](),
+    "kernel": {"keys"},
+    "files": {"http1"},
+    "settings": {"processors"},
+    "accesslog": {"http1"},
+    "handshake": {"keys", "settings", "transport"},
+    "transport": {"kernel", "keys", "handshake"},
+    "connection": {
+        *("handshake", "transport", "keys", "http1", "files", "accesslog", "passwords", "settings", "statistics")
+    },
+    "operation": BELOW_OPERATION,
+    "server": {"operation", "settings"},
+    "acceptor": {"handshake", "transport", "kernel", "keys", "settings"},
+    "bench": BELOW_OPERATION | {"operation", "server", "acceptor"},
+    "cli": BELOW_OPERATION | {"operation", "server", "acceptor", "bench"},
+    "__main__": {"cli"},
+}
+KNOW_ASYNCIO = {"transport", "connection", "operation", "server", "acceptor", "bench"}
+
+
+def _modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _part_of(module: Path) -> str:
+    """The package or top module that it belongs to."""
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(module: Path) -> Iterator[str]:
+    """Absolute names of what it imports, wherever in it."""
+    package = ["ktls_server", *module.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base += [node.module] if node.module else []
+            yield from (".".join([*base, name.name]) for name in node.names)
+
+
+@pytest.mark.parametrize("module", _modules(), ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_its_package_may(module: Path) -> None:
+    part = _part_of(module)
+    if part == "__init__":
+        return
+    allowed = MAY_IMPORT[part] | {part, "errors", "__version__"}
+    imported = {name.split(".")[1] for name in _imports(module) if name.startswith("ktls_server.")}
+    assert imported <= allowed
+
+
+def test_the_handshake_knows_of_the_transports_only_the_channel() -> None:
+    imported = {name for module in (PACKAGE / "handshake").glob("*.py") for name in _imports(module)}
+    of_transport = {name for name in imported if name.startswith("ktls_server.transport.")}
+    assert of_transport == {"ktls_server.transport.channel.Channel"}
+
+
+def test_only_those_that_wait_know_asyncio() -> None:
+    assert {_part_of(module) for module in _modules() if "asyncio" in _imports(module)} == KNOW_ASYNCIO
+
+
+def test_the_document_has_the_same_import_rules() -> None:
+    section = DOCUMENT.read_text(encoding="utf-8").partition("## Who may import whom")[2].partition("\n## ")[0]
+    documented: dict[str, tuple[set[str], str]] = {}
+    for names, allowed, asyncio in re.findall(r"^\| (`.*?) \| (.*?) \| (yes|no) \|$", section, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", names):
+            documented[name] = (set(re.findall(r"`(\w+)`", allowed)), asyncio)
+    in_words = {"operation", "bench", "cli"}  # "all of the above" and the like
+    assert {name: allowed for name, (allowed, _) in documented.items() if name not in in_words} == {
+        name: allowed for name, allowed in MAY_IMPORT.items() if name not in in_words | {"errors", "__main__"}
+    }
+    assert {name for name, (_, asyncio) in documented.items() if asyncio == "yes"} == KNOW_ASYNCIO
+
+
+def test_the_document_names_every_module() -> None:
+    section = DOCUMENT.read_text(encoding="utf-8").partition("## Modules")[2].partition("\n## ")[0]
+    documented = re.findall(r"`([\w/]+\.py)`", section)
+    modules = {str(module.relative_to(PACKAGE)) for module in _modules()}
+    assert set(documented) == {name for name in modules if not name.endswith("__init__.py")}

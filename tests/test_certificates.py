@@ -1,0 +1,279 @@
+"""The development certificate: accepted by strict clients, made once, never readable by others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import socket
+import ssl
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from ktls_server import certificates
+from ktls_server.certificates import CertificatePair, certificate_in, development_certificate
+from ktls_server.errors import ConfigurationError, SystemRefusal
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def loaded(pair: CertificatePair) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(pair.cert.read_bytes())
+
+
+def strict_context(pair: CertificatePair) -> ssl.SSLContext:
+    """A client that trusts the certificate alone, with Python 3.13's checks on every Python."""
+    context = ssl.create_default_context(cafile=pair.cert)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
+
+
+def handshake_in_memory(pair: CertificatePair, client_context: ssl.SSLContext, name: str) -> str | None:
+    """The TLS version that client and server agree on. Raises ssl.SSLError where the client refuses."""
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(pair.cert, pair.key)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server, server_hostname=name)
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(4):
+        for side in (client, server):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    return client.version()
+
+
+@contextmanager
+def listening(pair: CertificatePair) -> Iterator[int]:
+    """A thread that answers one request; yields the port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            accepted, _ = listener.accept()
+            with context.wrap_socket(accepted, server_side=True) as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nyes")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "::1"])
+def test_a_strict_client_that_trusts_it_accepts_it_for_every_local_name(tmp_path: Path, name: str) -> None:
+    pair = development_certificate(tmp_path)
+    assert handshake_in_memory(pair, strict_context(pair), name) == "TLSv1.3"
+
+
+def test_a_client_refuses_it_for_another_name_and_without_trust(tmp_path: Path) -> None:
+    pair = development_certificate(tmp_path)
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        handshake_in_memory(pair, strict_context(pair), "example.org")
+    with pytest.raises(ssl.SSLCertVerificationError, match="self-signed"):
+        handshake_in_memory(pair, ssl.create_default_context(), "localhost")
+
+
+def test_curl_accepts_it_with_cacert(tmp_path: Path) -> None:
+    pair = development_certificate(tmp_path)
+    with listening(pair) as port:
+        command = ["curl", "-sS", "--noproxy", "*", "--cacert", str(pair.cert), f"https://127.0.0.1:{port}/"]
+        assert subprocess.run(command, check=True, capture_output=True, timeout=20).stdout == b"yes"
+
+
+def test_openssl_verifies_it_with_strict_checks(tmp_path: Path) -> None:
+    pair = development_certificate(tmp_path)
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", "localhost"]
+    command += ["-CAfile", str(pair.cert), str(pair.cert)]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
+    assert run.stdout == f"{pair.cert}: OK\n", run.stderr
+
+
+def test_it_is_what_browsers_take_and_no_authority(tmp_path: Path) -> None:
+    certificate = loaded(development_certificate(tmp_path))
+    assert certificate.not_valid_after_utc - certificate.not_valid_before_utc <= timedelta(days=398)
+    key = certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert key.curve.name == "secp256r1"
+    extensions = certificate.extensions
+    assert extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+    assert extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign is False
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["localhost"]
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
+
+
+def test_it_is_made_once(tmp_path: Path) -> None:
+    first = development_certificate(tmp_path)
+    again = development_certificate(tmp_path)
+    assert (first.created, again.created) == (True, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cert.pem", "key.pem"]
+
+
+def test_key_and_folder_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "cache"
+    old = os.umask(0)
+    try:
+        pair = development_certificate(folder)
+    finally:
+        os.umask(old)
+    assert mode_of(pair.key) == 0o600
+    assert mode_of(folder) == 0o700
+
+
+def test_a_cache_folder_that_others_could_enter_is_closed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    development_certificate(tmp_path)
+    assert mode_of(tmp_path) == 0o700
+
+
+def test_more_names_make_a_new_one_that_keeps_the_old_names(tmp_path: Path) -> None:
+    development_certificate(tmp_path, ["one.test"])
+    pair = development_certificate(tmp_path, ["192.0.2.7", "zwölf.test"])
+    assert pair.created
+    for name in ("localhost", "one.test", "192.0.2.7", "zwölf.test"):
+        assert handshake_in_memory(pair, strict_context(pair), name) == "TLSv1.3"
+    assert not development_certificate(tmp_path, ["one.test"]).created
+
+
+def test_a_link_local_address_with_its_zone_does_not_make_a_new_one_each_time(tmp_path: Path) -> None:
+    assert development_certificate(tmp_path, ["fe80::1%eth0"]).created
+    assert not development_certificate(tmp_path, ["fe80::1%eth0"]).created
+
+
+def test_a_name_that_no_certificate_can_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="neither a host name nor an address"):
+        development_certificate(tmp_path, ["a" * 64 + "ö"])
+
+
+@pytest.mark.parametrize(
+    ("days_from_now", "renewed"), [(0, False), (300, False), (370, True), (400, True), (-30, True)]
+)
+def test_it_is_renewed_when_its_end_is_near_or_it_is_not_valid_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days_from_now: int, renewed: bool
+) -> None:
+    development_certificate(tmp_path)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return datetime.now(UTC) + timedelta(days=days_from_now)
+
+    monkeypatch.setattr(certificates, "datetime", Later)
+    assert development_certificate(tmp_path).created is renewed
+
+
+@pytest.mark.parametrize("damage", ["", "garbage", "other key"])
+@pytest.mark.parametrize("name", ["cert.pem", "key.pem"])
+def test_what_is_damaged_in_the_cache_is_made_anew(tmp_path: Path, name: str, damage: str) -> None:
+    pair = development_certificate(tmp_path / "cache")
+    if damage == "other key":
+        other = development_certificate(tmp_path / "other")
+        shutil.copy(other.cert.with_name(name), pair.cert.with_name(name))
+    else:
+        pair.cert.with_name(name).write_text(damage)
+    renewed = development_certificate(tmp_path / "cache")
+    assert renewed.created
+    assert handshake_in_memory(renewed, strict_context(renewed), "localhost") == "TLSv1.3"
+
+
+def test_what_a_crash_left_behind_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / ".key.pem.new").write_text("half a key")
+    (tmp_path / ".key.pem.new").chmod(0o644)
+    pair = development_certificate(tmp_path)
+    assert mode_of(pair.key) == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cert.pem", "key.pem"]
+
+
+def _make_and_hash(folder: str) -> tuple[bool, bytes, bytes]:
+    pair = development_certificate(Path(folder))
+    return pair.created, pair.cert.read_bytes(), pair.key.read_bytes()
+
+
+def test_processes_that_start_at_once_get_the_same_one(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        results = pool.map(_make_and_hash, [str(tmp_path / "cache")] * 8, chunksize=1)
+    assert [created for created, _, _ in results].count(True) == 1
+    assert len({(cert, key) for _, cert, key in results}) == 1
+
+
+def test_a_folder_that_cannot_be_used_is_a_refusal_that_says_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(SystemRefusal, match="set XDG_CACHE_HOME"):
+        development_certificate(file / "cache")
+
+
+def test_a_cache_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(SystemRefusal, match="belongs to another user"):
+        development_certificate(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cache_folder_follows_the_xdg_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    for value, expected in (
+        ("/var/cache/ann", "/var/cache/ann/ktls-server"),
+        ("", "/home/ann/.cache/ktls-server"),
+        ("relative", "/home/ann/.cache/ktls-server"),
+    ):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert str(certificates.cache_folder()) == expected
+
+
+def foreign_pair(folder: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "example.org")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=90))
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+def test_a_certificate_from_elsewhere_is_never_replaced_in_a_folder_of_the_users(tmp_path: Path) -> None:
+    foreign_pair(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigurationError, match="did not make"):
+        certificate_in(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_lone_key_is_never_replaced_in_a_folder_of_the_users(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("precious")
+    with pytest.raises(ConfigurationError):
+        certificate_in(tmp_path)
+    assert (tmp_path / "key.pem").read_text() == "precious"
+
+
+def test_a_folder_of_the_users_keeps_its_mode_and_a_good_certificate(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    assert certificate_in(tmp_path).created
+    assert not certificate_in(tmp_path).created
+    assert certificate_in(tmp_path, ["more.test"]).created
+    assert mode_of(tmp_path) == 0o755

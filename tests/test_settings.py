@@ -1,0 +1,341 @@
+"""Settings: four sources, one precedence, and errors that say where, what and what instead."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import typing
+from pathlib import Path
+
+import pytest
+
+from ktls_server.errors import ConfigurationError
+from ktls_server.processors import usable_processors
+from ktls_server.settings import OPTIONS, CacheRule, HeaderRule, Option, Settings, Sources, load
+from ktls_server.settings.options import GROUPS
+
+
+def load_toml(folder: Path, text: str, **command_line: object) -> Settings:
+    file = folder / "server.toml"
+    file.write_text(text)
+    return load(Sources({"config": str(file), **command_line}, {}))
+
+
+def error_of(command_line: dict[str, object], environment: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(Sources(command_line, environment or {}))
+    return str(caught.value)
+
+
+def toml_error(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load_toml(folder, text)
+    return str(caught.value)
+
+
+def by_name(option: Option) -> str:
+    return option.name
+
+
+# The table
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=by_name)
+def test_every_default_and_example_is_accepted_by_its_own_option(option: Option) -> None:
+    assert option.check(option.default) == option.default
+    example = option.kind.read(option.example)
+    assert option.kind.read(example) == example
+    if not option.kind.is_flag and option.name != "aead_record_limit":
+        assert example != option.default, "an example that repeats the default shows nothing"
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=by_name)
+def test_every_value_has_the_type_that_settings_declares(option: Option) -> None:
+    declared = typing.get_type_hints(Settings)[option.name]
+    for value in (option.default, option.kind.read(option.example)):
+        assert fits(value, declared), f"{value!r} is not a {declared}"
+
+
+def fits(value: object, declared: object) -> bool:
+    arguments = typing.get_args(declared)
+    match typing.get_origin(declared):
+        case typing.Literal:
+            return value in arguments
+        case None:
+            return declared is type(value) or (isinstance(declared, type) and isinstance(value, declared))
+        case origin if origin is tuple:
+            return isinstance(value, tuple) and all(fits(part, arguments[0]) for part in value)
+        case _:
+            return any(fits(value, argument) for argument in arguments)
+
+
+def test_every_option_has_a_help_sentence_and_a_group_that_is_shown() -> None:
+    for option in OPTIONS:
+        assert option.help.endswith("."), option.name
+        assert option.group in GROUPS, option.name
+
+
+def test_settings_made_in_python_are_checked_as_well() -> None:
+    assert Settings(port=0, head_timeout=0.5).port == 0
+    for wrong in ({"port": 70000}, {"port": "80"}, {"ktls": "yes"}, {"listing": 1.5}, {"max_connections": 0}):
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            Settings(**wrong)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+# Precedence
+
+
+def test_the_command_line_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("port = 1\nhttp_port = 2\nmetrics_port = 3\n")
+    environment = {"KTLS_SERVER_CONFIG": str(file), "KTLS_SERVER_PORT": "11", "KTLS_SERVER_HTTP_PORT": "12"}
+    settings = load(Sources({"port": "21"}, environment))
+    assert (settings.port, settings.http_port, settings.metrics_port) == (21, 12, 3)
+    assert settings.host == "127.0.0.1"
+
+
+def test_a_repeatable_option_is_replaced_as_a_whole_by_the_stronger_source(tmp_path: Path) -> None:
+    settings = load_toml(tmp_path, 'index = ["a.html", "b.html"]\n', index=("c.html",))
+    assert settings.index == ("c.html",)
+
+
+def test_other_peoples_environment_variables_are_ignored() -> None:
+    assert load(Sources({}, {"PATH": "/bin", "_KTLS_SERVER_COMPLETE": "x"})) == Settings()
+
+
+# How values are written
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("port", "0", 0),
+        ("listing", "yes", True),
+        ("listing", "TRUE", True),
+        ("listing", "1", True),
+        ("precompressed", "off", False),
+        ("precompressed", "no", False),
+        ("grace", "2.5", 2.5),
+        ("workers", "3", 3),
+        ("workers", "auto", usable_processors()),
+        ("index", "index.html\nindex.htm", ("index.html", "index.htm")),
+        ("cache_control", "*.css=max-age=60", (CacheRule("*.css", "max-age=60"),)),
+        ("header", "*.html=Link: </a=b>; rel=x", (HeaderRule("*.html", "Link", "</a=b>; rel=x"),)),
+        ("header", "*=A: 1\n*=B: 2", (HeaderRule("*", "A", "1"), HeaderRule("*", "B", "2"))),
+        ("csp", "default-src 'self'; img-src *", "default-src 'self'; img-src *"),
+    ],
+)
+def test_an_environment_variable_reads_as(name: str, text: str, value: object) -> None:
+    settings = load(Sources({}, {f"KTLS_SERVER_{name.upper()}": text}))
+    assert getattr(settings, name) == value
+
+
+def test_an_empty_environment_variable_counts_as_not_set() -> None:
+    assert load(Sources({}, {"KTLS_SERVER_HTTP_PORT": "", "KTLS_SERVER_PORT": ""})) == Settings()
+
+
+def test_toml_values_have_their_own_types(tmp_path: Path) -> None:
+    settings = load_toml(
+        tmp_path,
+        'port = 0\ngrace = 2\nhead_timeout = 0.25\nlisting = true\nindex = ["a", "b"]\nhsts = "max-age=1"',
+    )
+    assert (settings.port, settings.grace, settings.head_timeout, settings.listing) == (0, 2.0, 0.25, True)
+    assert (settings.index, settings.hsts) == (("a", "b"), "max-age=1")
+
+
+def test_relative_paths_in_a_file_start_at_the_files_folder(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).touch()
+    settings = load_toml(tmp_path, 'directory = "site"\ncert = ["cert.pem"]\nkey = ["/dev/null"]\n')
+    assert settings.directory == tmp_path / "site"
+    assert settings.cert == (tmp_path / "cert.pem",)
+    assert settings.key == (Path("/dev/null"),)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "accepted"),
+    [
+        ("port", "http", "a whole number from 0 to 65535"),
+        ("port", "65536", "a whole number from 0 to 65535"),
+        ("port", "-1", "a whole number from 0 to 65535"),
+        ("ktls", "on", "one of auto, require, off"),
+        ("listing", "maybe", "true or false"),
+        ("grace", "soon", "seconds from 0 to 86400"),
+        ("grace", "nan", "seconds from 0 to 86400"),
+        ("head_timeout", "0", "seconds from 0.01 to 3600"),
+        ("workers", "0", "a whole number from 1 to 1024, or auto"),
+        ("max_head_bytes", "10", "in bytes"),
+        ("host", "a\nb", "an address or a host name"),
+        ("index", "sub/index.html", "a name, not a path"),
+        ("index", "..", "a name, not a path"),
+        ("hsts", "max-age=1\r\nX: y", "a header value"),
+        ("csp", "default-src ‘self’", "a header value"),
+        ("cache_control", "max-age", "GLOB=VALUE"),
+        ("cache_control", "*.css=", "GLOB=VALUE"),
+        ("header", "*.css=no colon", "GLOB=NAME: VALUE"),
+        ("header", "*=Content-Length: 3", "the server writes Content-Length itself"),
+        ("header", "*=Bad Name: x", "GLOB=NAME: VALUE"),
+    ],
+)
+def test_a_value_that_is_not_accepted_is_named_with_its_place_and_what_is(name: str, text: str, accepted: str) -> None:
+    option = next(option for option in OPTIONS if option.name == name)
+    raw: object = (text,) if option.kind.repeatable else text
+    message = error_of({name: raw})
+    assert message.startswith(f"{option.flag} (command line): ")
+    assert repr(raw) in message
+    assert accepted in message
+    assert "\n" not in message
+
+
+def test_a_wrong_value_in_the_environment_is_named_by_its_variable() -> None:
+    assert error_of({}, {"KTLS_SERVER_PORT": "x"}).startswith("KTLS_SERVER_PORT (environment): 'x' is not accepted; ")
+
+
+@pytest.mark.parametrize("name", ["header", "cache_control"])
+def test_a_rule_can_never_split_a_response_head(name: str) -> None:
+    for smuggled in ("\r\nSet-Cookie: a=b", "\nX: y", "\0", "\x1b[31m", "\u2028", "é"):
+        error_of({name: (f"*=X-Name: value{smuggled}",)})
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "rest"),
+    [
+        ("\n# a comment\nport = 70000\n", 3, "port", "70000 is not accepted"),
+        ("host = 'a'\n  listing = 'maybe'", 2, "listing", "it takes true or false"),
+        ("port = true", 1, "port", "True is not accepted"),
+        ("index = [1]", 1, "index", "a file name"),
+        ("grace = 1979-05-27", 1, "grace", "it takes seconds"),
+        ("max-head-bytes = 1", 1, "max-head-bytes", "did you mean max_head_bytes?"),
+        ('[limits]\nhost = "a"', 1, "limits", "there is no such option"),
+        ("tls.min = '1.2'", 1, "tls", "there is no such option"),
+        ("auth_fil = 'x'", 1, "auth_fil", "did you mean auth_file?"),
+        ("config = 'x'", 1, "config", "there is no such option for a configuration file"),
+    ],
+)
+def test_an_error_in_the_file_names_file_line_and_key(
+    tmp_path: Path, text: str, line: int, key: str, rest: str
+) -> None:
+    message = toml_error(tmp_path, text)
+    assert message.startswith(f"{tmp_path / 'server.toml'}, line {line}, {key}: ")
+    assert rest in message
+
+
+def test_a_file_that_is_no_toml_is_named_with_the_parsers_line(tmp_path: Path) -> None:
+    message = toml_error(tmp_path, "port = 1\nport 2\n")
+    assert str(tmp_path / "server.toml") in message
+    assert "line 2" in message
+
+
+def test_a_file_that_is_missing_or_binary_is_named(tmp_path: Path) -> None:
+    assert "No such file" in error_of({"config": str(tmp_path / "nowhere.toml")})
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    assert "UTF-8" in error_of({"config": str(tmp_path / "binary")})
+
+
+def test_a_misspelt_environment_variable_is_an_error_with_a_hint() -> None:
+    assert "did you mean KTLS_SERVER_AUTH_FILE?" in error_of({}, {"KTLS_SERVER_AUTHFILE": "x"})
+    assert "no such option" in error_of({}, {"KTLS_SERVER_QQQQ": "x"})
+    assert "did you mean KTLS_SERVER_PORT?" in error_of({}, {"KTLS_SERVER_port": "1"})
+
+
+def test_the_variables_that_kubernetes_makes_for_a_service_of_that_name_are_explained() -> None:
+    assert "enableServiceLinks: false" in error_of({}, {"KTLS_SERVER_PORT": "tcp://10.0.0.1:8443"})
+
+
+# Conflicts
+
+
+def test_a_folder_that_is_not_there_is_refused_with_its_place(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert error_of({"directory": str(missing)}) == (
+        f"DIRECTORY (command line): '{missing}' does not exist; name the folder to serve"
+    )
+    assert "line 1, directory: " in toml_error(tmp_path, 'directory = "server.toml"')
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    for name in ("cert", "key", "client_ca", "auth_file"):
+        path = str(tmp_path / "missing")
+        given: dict[str, object] = {name: (path,) if name in ("cert", "key") else path}
+        if name == "key":
+            given["cert"] = ("/dev/null",)
+        assert f"'{path}' does not exist" in error_of(given)
+
+
+def test_keys_must_match_certificates_in_number() -> None:
+    null = "/dev/null"
+    assert "1 keys for 2 certificates" in error_of({"cert": (null, null), "key": (null,)})
+    assert load(Sources({"cert": (null, null)}, {})).key == ()
+
+
+def test_one_port_is_not_given_to_two_listeners() -> None:
+    message = error_of({"port": "8443", "metrics_port": "8443"})
+    assert message.startswith("--metrics-port (command line): 8443 is the port of --port already")
+    assert load(Sources({"port": "0", "metrics_port": "0"}, {})).port == 0
+
+
+def test_asking_for_client_certificates_needs_the_authorities() -> None:
+    for word in ("required", "optional"):
+        assert "--client-ca" in error_of({"client_auth": word})
+    assert load(Sources({"client_auth": "optional", "client_ca": "/dev/null"}, {})).client_auth == "optional"
+
+
+@pytest.mark.parametrize(("name", "given_as"), [("key", "key.pem"), ("cert", "cert.pem"), ("auth_file", "htpasswd")])
+def test_secrets_in_the_served_folder_are_refused(tmp_path: Path, name: str, given_as: str) -> None:
+    path = tmp_path / given_as
+    path.touch()
+    secret: object = (str(path),) if name != "auth_file" else str(path)
+    given: dict[str, object] = {"directory": str(tmp_path), name: secret}
+    if name == "key":
+        given["cert"] = ("/dev/null",)
+    message = error_of(given)
+    assert str(path) in message
+    assert "anybody could download" in message
+
+
+def test_secrets_that_no_request_can_reach_are_left_alone(tmp_path: Path) -> None:
+    hidden = tmp_path / ".private"
+    hidden.mkdir()
+    (hidden / "htpasswd").touch()
+    given = {"directory": str(tmp_path), "auth_file": str(hidden / "htpasswd")}
+    assert load(Sources(given, {})).auth_file == hidden / "htpasswd"
+    assert "anybody could download" in error_of({**given, "hidden_files": True})
+    # A certificate without its key is public.
+    (tmp_path / "cert.pem").touch()
+    load(Sources({"directory": str(tmp_path), "cert": (str(tmp_path / "cert.pem"),), "key": ("/dev/null",)}, {}))
+
+
+def test_the_default_host_is_loopback() -> None:
+    assert socket.inet_aton(Settings().host)[0] == 127
+
+
+# What `--workers auto` means
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "processors"),
+    [
+        ("max 100000\n", 3),
+        ("100000 100000\n", 1),
+        ("150000 100000\n", 2),
+        ("50000 100000\n", 1),
+        ("900000 100000\n", 3),
+    ],
+)
+def test_a_containers_quota_bounds_the_number_of_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpu_max: str, processors: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 5})
+    file = tmp_path / "cpu.max"
+    file.write_text(cpu_max)
+    assert usable_processors(file) == processors
+    assert usable_processors(tmp_path / "missing") == 3
