@@ -18,7 +18,8 @@ from ktls_server.kernel.probe import probe
 from tests.browser.chromium import CURE, chromium, installed
 from tests.browser.webm import vp8_frame, webm
 from tests.files.test_listing import ANY_NAMES
-from tests.server.running import Server, Variant, environment, eventually
+from tests.server.running import Server, Variant, environment
+from tests.waiting import eventually
 
 SECONDS, WIDTH, HEIGHT, PADDING = 40, 64, 48, 1 << 20
 """40 MiB of video: more than a browser reads ahead."""

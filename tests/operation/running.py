@@ -8,33 +8,14 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ktls_server import certificates
-
-WAIT_SECONDS = 60
-"""How long what has to come may take to come, on an emulated machine. Nothing waits so long unless it is broken."""
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Return once `condition()` holds; fail the test, naming `what`, where it never does."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.02)
-
-
-async def eventually_async(condition: Callable[[], bool], what: str) -> None:
-    """As `eventually`, while other tasks go on."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        await asyncio.sleep(0.02)
+from tests.waiting import WAIT_SECONDS, eventually
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,8 @@ from pathlib import Path
 import pytest
 
 from ktls_server.operation.accepting import client_of
-from tests.operation.running import (
-    Connection,
-    Place,
-    Running,
-    connect,
-    eventually_async,
-    fetch,
-    metric,
-    running,
-    scrape,
-)
+from tests.operation.running import Connection, Place, Running, connect, fetch, metric, running, scrape
+from tests.waiting import eventually_async
 
 ATTACKER = "127.0.0.2"
 NORMAL_REQUESTS = 10

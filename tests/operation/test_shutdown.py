@@ -9,7 +9,8 @@ import ssl
 import httpx
 import pytest
 
-from tests.operation.running import Connection, Place, Running, connect, eventually_async, running
+from tests.operation.running import Connection, Place, Running, connect, running
+from tests.waiting import eventually_async
 
 CLIENTS = 24
 ENOUGH_RESPONSES = 1000

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from tests.operation.running import Place, eventually_async, metric, running, scrape
+from tests.operation.running import Place, metric, running, scrape
 from tests.operation.soak import Sample, growth, soak
+from tests.waiting import eventually_async
 
 IDLE, BUSY = 40, 8
 

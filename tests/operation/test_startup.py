@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.operation.running import Place, eventually, fetch, metric, running, scrape
+from tests.operation.running import Place, fetch, metric, running, scrape
+from tests.waiting import eventually
 
 AS_SYSTEMD = (
     sys.executable,

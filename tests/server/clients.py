@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.server.running import WAIT_SECONDS, Server
+from tests.server.running import Server
+from tests.waiting import WAIT_SECONDS
 
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 

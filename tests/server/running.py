@@ -10,16 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ktls_server.kernel.probe import statistics
+from tests.waiting import WAIT_SECONDS, eventually
 
 START_SECONDS = 180
 """How long a server may take to listen: an emulated machine on a busy one takes a minute."""
-WAIT_SECONDS = 90
-"""How long a state that has to come may take to come. Nothing waits so long unless it is broken."""
 
 EMULATED = "User Mode Linux" in Path("/proc/cpuinfo").read_text()
 """Whether this kernel encrypts at some 20 MB/s (portable C code) and starts processes slowly."""
@@ -39,14 +38,6 @@ LOG_FIELDS: dict[str, type | tuple[type, ...]] = {
 """What every line of the JSON access log has at least, and of which type. A head that could not be read has no method."""
 
 LogLine = dict[str, object]
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Return once `condition()` holds; fail the test, naming `what`, where it never does."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)

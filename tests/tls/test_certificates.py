@@ -12,10 +12,11 @@ import pytest
 import trustme
 
 from ktls_server.kernel.probe import statistics
-from tests.server.running import WAIT_SECONDS, Server, Variant, eventually
+from tests.server.running import Server, Variant
 from tests.server.site import SMALL
 from tests.tls.conftest import paths
 from tests.tls.wire_client import OpenSslHandshake, WireClient, get_request
+from tests.waiting import WAIT_SECONDS, eventually
 
 ECDSA, RSA = trustme.KeyType.ECDSA, trustme.KeyType.RSA
 each_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])

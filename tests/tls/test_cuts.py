@@ -15,10 +15,11 @@ import pytest
 
 from ktls_server.kernel.probe import statistics
 from tests.server.clients import TLS_1_2, TLS_1_3, client_context
-from tests.server.running import WAIT_SECONDS, Server, Variant, eventually
+from tests.server.running import Server, Variant
 from tests.server.site import SMALL
 from tests.tls.conftest import ConnectTo
 from tests.tls.wire_client import OpenSslHandshake, get_request
+from tests.waiting import WAIT_SECONDS, eventually
 
 CUTS = int(os.environ.get("KTLS_TEST_CUTS", "300"))
 ROUNDS = 3

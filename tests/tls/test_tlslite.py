@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from ktls_server.keys.suites import SUITES, CipherKind
-from tests.server.running import WAIT_SECONDS, Server
+from tests.server.running import Server
 from tests.server.site import SMALL, content
 from tests.tls.wire_client import TLS12_SUITES, TLS13_SUITES, get_request
+from tests.waiting import WAIT_SECONDS
 
 with warnings.catch_warnings():  # It imports asyncore, deprecated in Python 3.11.
     warnings.simplefilter("ignore", DeprecationWarning)

@@ -29,7 +29,7 @@ from ktls_server.keys.record_cipher import RecordOpener
 from ktls_server.keys.schedule import RecordKey, next_traffic_secret, tls12_record_keys, tls13_record_key
 from ktls_server.keys.suites import SUITES, TLS_1_2, TLS_1_3, CipherKind, CipherSuite
 from tests.server.clients import Answer
-from tests.server.running import WAIT_SECONDS
+from tests.waiting import WAIT_SECONDS
 
 with warnings.catch_warnings():  # It imports asyncore, deprecated in Python 3.11.
     warnings.simplefilter("ignore", DeprecationWarning)
