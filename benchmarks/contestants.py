@@ -94,7 +94,8 @@ def _ours(site: Site, kernel: KernelTls) -> Iterator[Contestant | Missing]:
 def _nginx(site: Site, kernel: KernelTls) -> Iterator[Contestant | Missing]:
     program = _find("nginx")
     if program is None:
-        yield Missing("nginx", "not installed: apt-get install nginx")
+        for name in ("nginx", "nginx, kTLS"):
+            yield Missing(name, "not installed: apt-get install nginx")
         return
     version = _version([program, "-v"], r"nginx/(\S+)")
     yield Contestant("nginx", version, False, _nginx_command(site, program, kernel=False))
