@@ -27,7 +27,7 @@ from .accesslog import AccessLog, LoggedConnection
 from .errors import BadRequest, ConnectionLost, FileChanged, HandshakeFailed, PeerError
 from .files.site import Site
 from .handshake.driver import PlainHttpReceived, accept
-from .http1.messages import Request, Response
+from .http1.messages import BodyPart, Request, Response
 from .http1.request import RequestParser
 from .http1.response import HeadWriter
 from .keys.keylog import KeyLog
@@ -274,11 +274,14 @@ class Connection:
                 and not self._service.draining
             )
             self._enter(Stage.RESPONSE)
+            http_1_0 = request is not None and request.version == b"1.0"
+            head = self._service.heads.head(response, keep_alive, http_1_0)
+            body_begins = self._channel.sent + len(head)
             try:
-                await self._send(transport, request, response, keep_alive)
+                await self._send(transport, head, response.body)
             finally:
                 response.close()
-                self._note(request, response, started)
+                self._note(request, response, self._channel.sent - body_begins, started)
             if not keep_alive:
                 return
             self._enter(Stage.IDLE)
@@ -337,11 +340,8 @@ class Connection:
                 )
         return self._service.site.respond(request)
 
-    async def _send(self, transport: Transport, request: Request | None, response: Response, keep_alive: bool) -> None:
+    async def _send(self, transport: Transport, head: bytes, parts: tuple[BodyPart, ...]) -> None:
         """Head and body; the head shares a record, and a system call, with what follows it."""
-        http_1_0 = request is not None and request.version == b"1.0"
-        head = self._service.heads.head(response, keep_alive, http_1_0)
-        parts = response.body
         if not parts:
             await transport.send(head)
             return
@@ -353,11 +353,12 @@ class Connection:
             else:
                 await transport.send_file(part.fd, part.offset, part.count)
 
-    def _note(self, request: Request | None, response: Response, started: float) -> None:
-        """Count and log one response."""
+    def _note(self, request: Request | None, response: Response, sent: int, started: float) -> None:
+        """Count and log one response. `sent`: bytes that the kernel took after the head, records and all in userspace."""
         service, logged = self._service, self._logged
         assert logged is not None
-        size = (response.content_length or 0) if response.body else 0
+        # A response that was cut counts with what was sent of it, as in nginx's log.
+        size = min(response.content_length or 0, max(sent, 0)) if response.body else 0
         service.statistics.responses[response.status] += 1
         service.statistics.body_bytes[logged.tx] += size
         if service.access_log is not None:

@@ -48,15 +48,20 @@ YIELD: Final = _Yield()
 class Channel:
     """Reads from and writes to one socket, which it owns.
 
-    Every operation raises ConnectionLost when the peer is gone.
+    Every operation raises ConnectionLost when the peer is gone. `sent` counts the bytes that the kernel has taken; what a
+    call of sendfile took before it broke off may be missing.
     """
 
-    __slots__ = ("_loop", "_loop_has_sendfile", "_reader_registered", "_reading", "_writing", "closed", "fd", "sock")
+    __slots__ = (
+        *("_loop", "_loop_has_sendfile", "_reader_registered", "_reading", "_writing"),
+        *("closed", "fd", "sent", "sock"),
+    )
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.closed = False
+        self.sent = 0
         self._loop = loop
         self._loop_has_sendfile = isinstance(loop, asyncio.SelectorEventLoop)
         self._reading: asyncio.Future[None] | None = None
@@ -122,6 +127,7 @@ class Channel:
                 sent = 0
             except OSError as error:
                 raise ConnectionLost("the connection broke while writing") from error
+            self.sent += sent
             if sent == len(data):
                 return
             data = memoryview(data)[sent:]
@@ -139,6 +145,7 @@ class Channel:
                 sent = 0
             except OSError as error:
                 raise ConnectionLost("the connection broke while writing") from error
+            self.sent += sent
             while buffers and sent >= len(buffers[0]):
                 sent -= len(buffers.pop(0))
             if buffers:
@@ -171,6 +178,7 @@ class Channel:
                 raise ConnectionLost("the connection broke while sending a file") from error
             if sent == 0:
                 raise FileChanged("a file became shorter while it was being sent")
+            self.sent += sent
             offset += sent
             count -= sent
             if count:

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from ktls_server.transport.channel import SENDFILE_BYTES
 from tests.server.clients import (
     TLS_1_2,
     TLS_1_3,
@@ -79,6 +80,21 @@ def test_a_client_that_vanishes_in_the_middle_of_a_file(
         tls.sendall(request("/sparse.bin"))
         assert tls.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
         leave(tls)
+
+
+@each_version
+def test_a_response_that_was_cut_is_logged_with_what_was_sent_of_it(
+    server: Server, neighbour: Client, version: ssl.TLSVersion
+) -> None:
+    path = f"/sparse.bin?{os.urandom(8).hex()}"
+    with Client(server, context=client_context(server, version), receive_buffer=65536) as client:
+        client.send(request(path))
+        assert client.answer_head().status == 200
+        assert len(client.read(2 * MEBIBYTE)) == 2 * MEBIBYTE
+    (line,) = server.logged(path)
+    # At least what came, but for one call of sendfile that was cut short; at most what socket buffers hold beside it.
+    assert isinstance(line["bytes"], int)
+    assert 2 * MEBIBYTE - SENDFILE_BYTES <= line["bytes"] < 64 * MEBIBYTE < SPARSE_BYTES
 
 
 @each_way_to_go
