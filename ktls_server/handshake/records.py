@@ -25,6 +25,10 @@ CLIENT_HELLO: Final = 1
 SERVER_HELLO: Final = 2
 KEY_UPDATE: Final = 24
 
+KEY_UPDATE_NOT_REQUESTED: Final = bytes((KEY_UPDATE, 0, 0, 1, 0))
+KEY_UPDATE_REQUESTED: Final = bytes((KEY_UPDATE, 0, 0, 1, 1))
+"""A whole KeyUpdate message, with request_update 0 and 1 (RFC 8446 section 4.6.3)."""
+
 CLOSE_NOTIFY: Final = b"\x01\x00"
 """Alert level warning, description close_notify (RFC 8446 section 6.1)."""
 

@@ -1,15 +1,17 @@
-"""Opens records with the keys that we derived ourselves: above all those that OpenSSL wrote.
+"""Opens and seals records with the keys that we derived ourselves (RFC 8446 section 5.2, RFC 5246 section 6.2.3.3).
 
-Once the kernel encrypts, OpenSSL may still want to say something: an alert, the answer to a KeyUpdate, close_notify. It
-says it into the outgoing BIO, as records sealed under a key and a sequence number that the kernel now uses too. Those
-bytes must never reach the socket: two messages under one nonce give an AEAD's secrets away. `RecordOpener` takes the
-plaintext back out, and the kernel seals it again under its own count.
+`RecordSealer` is the record layer of connections that the kernel cannot take.
 
-The sequence here is OpenSSL's, which goes its own way from the moment the kernel takes over. In the other direction the
-same class opens the records that came in too early for the kernel to see them.
+`RecordOpener` is there for what OpenSSL writes once it does not transmit any more: an alert, the answer to a KeyUpdate. It
+says it into the outgoing BIO, as records sealed under a key and a sequence number that whoever transmits now uses too.
+Those bytes must never reach the socket: two messages under one nonce give an AEAD's secrets away. `RecordOpener` takes the
+plaintext back out, and it is sealed again under the transmitter's own count. The sequence here is OpenSSL's, which goes
+its own way. In the other direction the same class opens the records that came in too early for the kernel to see them.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -21,6 +23,80 @@ from ktls_server.keys.suites import TLS_1_3, CipherKind, CipherSuite
 _HEADER_LENGTH = 5
 _EXPLICIT_NONCE_LENGTH = 8
 _TAG_LENGTH = 16
+_RECORD_VERSION = b"\x03\x03"
+
+MAX_SEALED_BYTES: Final = _HEADER_LENGTH + _EXPLICIT_NONCE_LENGTH + (1 << 14) + _TAG_LENGTH
+"""The most that a sealed record of 2^14 bytes takes, in any version."""
+
+
+def _aead(suite: CipherSuite, key: bytes) -> AESGCM | ChaCha20Poly1305:
+    return ChaCha20Poly1305(key) if suite.kind is CipherKind.CHACHA20_POLY1305 else AESGCM(key)
+
+
+def _masked_iv(iv: int, sequence: int) -> bytes:
+    """The iv XOR the sequence number, padded on the left: the nonce of TLS 1.3 (RFC 8446 section 5.3) and of RFC 7905."""
+    return (iv ^ sequence).to_bytes(12, "big")
+
+
+class RecordSealer:
+    """Seals the records of one direction, in order. `sequence` is the number of the next one."""
+
+    __slots__ = ("_aead", "_explicit_nonce", "_iv", "_salt", "_tls13", "sequence")
+
+    def __init__(
+        self, suite: CipherSuite, record_key: RecordKey, sequence: int, explicit_nonce: bytes | None = None
+    ) -> None:
+        """`explicit_nonce` is that of the next record, where the suite has one (RFC 5288 section 3); it counts up."""
+        self._aead = _aead(suite, record_key.key)
+        self._iv = int.from_bytes(record_key.iv, "big")
+        self._salt = record_key.iv
+        self._tls13 = suite.version == TLS_1_3
+        self._explicit_nonce = int.from_bytes(explicit_nonce or b"", "big") if suite.has_explicit_nonce else None
+        self.sequence = sequence
+
+    def seal(self, content_type: int, content: bytes) -> bytes:
+        """One record, header included, of at most 2^14 bytes of content."""
+        room = bytearray(len(content) + 1)
+        room[:-1] = content
+        record = bytearray(MAX_SEALED_BYTES - (1 << 14) + len(content))
+        return bytes(record[: self.seal_into(content_type, memoryview(room), len(content), memoryview(record))])
+
+    def seal_into(self, content_type: int, content: memoryview, size: int, record: memoryview) -> int:
+        """Seal the first `size` bytes of `content`, at most 2^14, as one record at the start of `record`.
+
+        Returns the record's length. `content` has one more byte, which TLS 1.3's inner content type is written to;
+        `record` has room for MAX_SEALED_BYTES, or for that much less as the content is shorter.
+        """
+        sequence = self.sequence
+        self.sequence = sequence + 1
+        if self._tls13:
+            sealed_length = size + 1 + _TAG_LENGTH
+            header = b"\x17\x03\x03" + sealed_length.to_bytes(2, "big")
+            content[size] = content_type
+            end = _HEADER_LENGTH + sealed_length
+            record[:_HEADER_LENGTH] = header
+            self._aead.encrypt_into(
+                _masked_iv(self._iv, sequence), content[: size + 1], header, record[_HEADER_LENGTH:end]
+            )
+            return end
+        return self._seal_tls12(sequence, content_type, content[:size], record)
+
+    def _seal_tls12(self, sequence: int, content_type: int, content: memoryview, record: memoryview) -> int:
+        start = _HEADER_LENGTH
+        if self._explicit_nonce is None:
+            nonce = _masked_iv(self._iv, sequence)
+        else:
+            explicit = self._explicit_nonce.to_bytes(_EXPLICIT_NONCE_LENGTH, "big")
+            self._explicit_nonce = (self._explicit_nonce + 1) % (1 << 64)
+            start += _EXPLICIT_NONCE_LENGTH
+            record[_HEADER_LENGTH:start] = explicit
+            nonce = self._salt + explicit
+        kind = bytes((content_type,)) + _RECORD_VERSION
+        end = start + len(content) + _TAG_LENGTH
+        record[:_HEADER_LENGTH] = kind + (end - _HEADER_LENGTH).to_bytes(2, "big")
+        additional_data = sequence.to_bytes(8, "big") + kind + len(content).to_bytes(2, "big")
+        self._aead.encrypt_into(nonce, content, additional_data, record[start:end])
+        return end
 
 
 class RecordOpener:
@@ -29,9 +105,7 @@ class RecordOpener:
     def __init__(self, suite: CipherSuite, record_key: RecordKey, sequence: int) -> None:
         self._suite = suite
         self._iv = record_key.iv
-        self._aead = (
-            ChaCha20Poly1305(record_key.key) if suite.kind is CipherKind.CHACHA20_POLY1305 else AESGCM(record_key.key)
-        )
+        self._aead = _aead(suite, record_key.key)
         self.sequence = sequence
 
     def open(self, record: bytes) -> tuple[int, bytes]:
@@ -54,7 +128,7 @@ class RecordOpener:
 
     def _open_tls13(self, header: bytes, payload: bytes) -> tuple[int, bytes]:
         """RFC 8446 sections 5.2 to 5.4: TLSInnerPlaintext is content, one byte of type, zeros."""
-        inner = self._aead.decrypt(self._masked_iv(), payload, header).rstrip(b"\x00")
+        inner = self._aead.decrypt(self._nonce(), payload, header).rstrip(b"\x00")
         if not inner:
             raise ValueError("no content type")
         return inner[-1], inner[:-1]
@@ -65,13 +139,12 @@ class RecordOpener:
             nonce = self._iv + payload[:_EXPLICIT_NONCE_LENGTH]
             payload = payload[_EXPLICIT_NONCE_LENGTH:]
         else:
-            nonce = self._masked_iv()
+            nonce = self._nonce()
         length = len(payload) - _TAG_LENGTH
         if length < 0:
             raise ValueError("no room for the tag")
         additional_data = self.sequence.to_bytes(8, "big") + header[:3] + length.to_bytes(2, "big")
         return header[0], self._aead.decrypt(nonce, payload, additional_data)
 
-    def _masked_iv(self) -> bytes:
-        """The iv XOR the sequence number, padded on the left: the nonce of TLS 1.3 (RFC 8446 section 5.3)."""
-        return (int.from_bytes(self._iv, "big") ^ self.sequence).to_bytes(len(self._iv), "big")
+    def _nonce(self) -> bytes:
+        return _masked_iv(int.from_bytes(self._iv, "big"), self.sequence)

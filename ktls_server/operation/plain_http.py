@@ -120,7 +120,7 @@ class PlainServer:
             response = text(refusal.status, body)
         head = self._heads.head(response, keep_alive=False, http_1_0=False)
         parts = [] if request is not None and request.method == b"HEAD" else response.body
-        await channel.send_buffers([head, *(part for part in parts if isinstance(part, bytes))])
+        await channel.send(b"".join((head, *(part for part in parts if isinstance(part, bytes)))))
 
 
 async def _request(channel: Channel) -> Request | None:

@@ -7,6 +7,7 @@ end means that the supervisor is gone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from typing import Final
 
 from ..accesslog import AccessLog
 from ..connection import Service, Stage
+from ..errors import ConfigurationError
 from ..http1.messages import Request, Response
 from ..http1.response import HeadWriter
 from ..keys.keylog import KeyLog
@@ -28,6 +30,8 @@ from .metrics import MetricsThread
 from .plain_http import PlainServer
 from .preparation import Prepared, open_site
 from .redirect import redirect
+
+_log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.5
 """How often the time limits are looked at: what a limit may be late by."""
@@ -55,10 +59,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._certificates = prepared.certificates
         self._scoreboard = prepared.scoreboard
-        # Where the kernel is not going to encrypt, no secret has a reason to leave OpenSSL.
-        self._key_log = KeyLog() if prepared.kernel.available else None
-        if self._key_log is not None:
-            self._certificates.contexts.attach(self._key_log)
+        self._key_log = self._open_key_log()
         access_log = None
         if settings.access_log != "off":
             access_log = AccessLog(settings.access_log, self._loop.call_later)
@@ -158,6 +159,20 @@ class Worker:
         self.service.site.close()
         if self._key_log is not None:
             self._key_log.close()
+
+    def _open_key_log(self) -> KeyLog | None:
+        """None where /proc is not mounted. Raises ConfigurationError where that will not do."""
+        key_log = KeyLog()
+        try:
+            self._certificates.contexts.attach(key_log)
+        except OSError as error:
+            key_log.close()
+            problem = f"no keys can be taken out of OpenSSL, because /proc/self/fd cannot be used ({error.strerror})"
+            if self._settings.ktls == "require":
+                raise ConfigurationError(f"{problem}, and kernel TLS is required. Mount /proc.") from error
+            _log.warning("%s: OpenSSL encrypts for all connections, which costs more; mount /proc", problem)
+            return None
+        return key_log
 
 
 async def serve_alone(prepared: Prepared, announce: Callable[[], None]) -> None:

@@ -181,8 +181,8 @@ class Settings:
         "auto",
         Choice(*get_args(KtlsMode)),
         KERNEL,
-        "auto: the kernel encrypts where it can, OpenSSL elsewhere. require: refuse to start where the kernel cannot."
-        " off: always OpenSSL.",
+        "auto: the kernel encrypts where it can, this process elsewhere. require: refuse to start where the kernel cannot."
+        " off: always this process.",
         example="require",
     )
     ktls_rx: KtlsReceiveMode = option(

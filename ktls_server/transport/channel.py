@@ -133,24 +133,19 @@ class Channel:
             data = memoryview(data)[sent:]
             await self.wait_writable()
 
-    async def send_buffers(self, buffers: list[bytes]) -> None:
-        """All of several buffers, with one system call where the socket has room."""
-        if len(buffers) == 1:
-            await self.send(buffers[0])
-            return
-        while buffers:
-            try:
-                sent = self.sock.sendmsg(buffers)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError as error:
-                raise ConnectionLost("the connection broke while writing") from error
-            self.sent += sent
-            while buffers and sent >= len(buffers[0]):
-                sent -= len(buffers.pop(0))
-            if buffers:
-                buffers[0] = buffers[0][sent:]
-                await self.wait_writable()
+    async def send_shared(self, data: memoryview) -> None:
+        """All of `data`, out of a buffer that others use while this connection waits."""
+        try:
+            sent = self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            raise ConnectionLost("the connection broke while writing") from error
+        self.sent += sent
+        if sent < len(data):
+            rest = bytes(data[sent:])
+            await self.wait_writable()
+            await self.send(rest)
 
     def try_send(self, data: bytes) -> bool:
         """Send all of a few last bytes if the kernel takes them now; never waits, never raises."""

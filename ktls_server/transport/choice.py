@@ -14,8 +14,11 @@ from ..kernel.probe import KernelTls
 from ..keys.suites import CipherKind
 from .channel import Channel
 from .interface import Transport
-from .kernel import KernelReceiver, KernelTransport, OpenSslReceiver, Receiver, TransmitKeys
-from .userspace import UserspaceTransport
+from .kernel import KernelTransmitter
+from .keyed import KeyedTransport
+from .openssl import OpenSslTransport
+from .receiving import KernelReceiver, OpenSslReceiver, Receiver
+from .userspace import UserspaceTransmitter
 
 _log = logging.getLogger(__name__)
 
@@ -43,24 +46,28 @@ async def establish(
 ) -> Transport:
     """The transport of a connection whose handshake is complete. Raises ConnectionLost.
 
-    `key_updates` counts what becomes of the keys, as `KernelTransport` says.
+    `key_updates` counts what becomes of the keys, as `KeyedTransport` says.
     """
     # ChaCha20-Poly1305 has no limit that 2^64 records would reach (RFC 9846 section 5.5).
     limited = session.suite is None or session.suite.kind is not CipherKind.CHACHA20_POLY1305
     record_limit = policy.record_limit if limited else sys.maxsize
-    if policy.transmit and session.secrets and session.suite and policy.kernel.transmit(session.suite):
+    if not session.secrets or not session.suite:
+        return OpenSslTransport(channel, session, record_limit)
+    if policy.transmit and policy.kernel.transmit(session.suite):
         # What userspace has encrypted must be out before the kernel encrypts all that is written.
         await channel.send(session.unsent)
         session.unsent = b""
         try:
-            transmit = TransmitKeys(channel.sock, session, record_limit, policy.kernel.rekey)
+            transmitter = KernelTransmitter(channel, session, can_rekey=policy.kernel.rekey)
         except KernelTlsUnavailable as refusal:
             # The socket is as good as before: with the ULP attached and no key it sends what it is given.
             level = logging.DEBUG if _client_has_ended(refusal) else logging.WARNING
             _log.log(level, "userspace TLS for a connection: %s", refusal)
         else:
-            return KernelTransport(channel, transmit, _receiver(channel, session, policy), key_updates)
-    return UserspaceTransport(channel, session, record_limit)
+            return KeyedTransport(transmitter, _receiver(channel, session, policy), record_limit, key_updates)
+    return KeyedTransport(
+        UserspaceTransmitter(channel, session), OpenSslReceiver(channel, session), record_limit, key_updates
+    )
 
 
 def _client_has_ended(refusal: KernelTlsUnavailable) -> bool:

@@ -1,400 +1,56 @@
 """The kernel encrypts: `TLS_TX` is installed on the socket, files go by sendfile.
 
-Reading stays with OpenSSL unless the kernel can follow the peer there too (`TLS_RX`); then the `SSLObject` goes, and with
-it most of an idle connection's memory.
-
-Once the kernel encrypts, nothing that OpenSSL writes may reach the socket as it is: it would be encrypted twice, and its
-nonces would repeat the kernel's. But OpenSSL may still have something to say: the answer to a KeyUpdate, an alert. Its
-records are opened under the key that OpenSSL believes in (which is why that key is followed here, generation by
-generation, apart from the kernel's), and what they say goes out through the kernel as a control record.
+From then on whatever is written to the socket is plaintext for the kernel to seal.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
-import ssl
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final, Protocol
 
-from ..errors import ConnectionLost, KernelTlsUnavailable, RecordsOutOfStep
-from ..handshake.records import (
-    ALERT,
-    APPLICATION_DATA,
-    CLIENT_HELLO,
-    CLOSE_NOTIFY,
-    HANDSHAKE,
-    KEY_UPDATE,
-    MAX_PLAINTEXT_BYTES,
-    MAX_RECORD_BYTES,
-    record_bytes,
-    split_records,
-)
-from ..handshake.session import MAX_SILENT_BYTES, Session
+from ..errors import ConnectionLost, KernelTlsUnavailable
+from ..handshake.session import Session
 from ..kernel import sockets
 from ..kernel.crypto_info import pack
 from ..keys.keylog import Tls13Secrets
-from ..keys.record_cipher import RecordOpener
-from ..keys.schedule import RecordKey, next_traffic_secret, tls13_record_key
+from ..keys.schedule import next_traffic_secret, tls13_record_key
 from .channel import Channel
 
 _log = logging.getLogger(__name__)
 
-_KEY_UPDATE_NOT_REQUESTED: Final = bytes((KEY_UPDATE, 0, 0, 1, 0))
-_KEY_UPDATE_REQUESTED: Final = bytes((KEY_UPDATE, 0, 0, 1, 1))
-"""KeyUpdate with request_update 0 and 1 (RFC 8446 section 4.6.3)."""
 
-_UNEXPECTED_MESSAGE: Final = b"\x02\x0a"
-_BAD_RECORD_MAC: Final = b"\x02\x14"
-_RECORD_OVERFLOW: Final = b"\x02\x16"
-_PROTOCOL_VERSION: Final = b"\x02\x46"
-_USER_CANCELED: Final = b"\x01\x5a"
-_NO_RENEGOTIATION: Final = b"\x01\x64"
-"""Alerts: level (1 warning, 2 fatal) and description (RFC 8446 section 6, RFC 5246 section 7.2)."""
-_WARNING: Final = 1
-_ALERT_BYTES: Final = 2
+class KernelTransmitter:
+    """`Transmitter` over a socket that the kernel encrypts on."""
 
-FILE_PARTS_PER_KEY: Final = 256
-"""How often the AEAD limit is looked at while a file goes out: every GiB, where a key is good for 2^24 full records."""
+    __slots__ = ("_channel", "_secret", "_suite", "can_update")
 
-_RECORD_OVERHEAD_BYTES: Final = 22
-"""Header, inner content type and tag of a TLS 1.3 record: what a message costs on the wire beside its content."""
+    path = "kernel"
 
+    def __init__(self, channel: Channel, session: Session, *, can_rekey: bool) -> None:
+        """Install the key. Raises KernelTlsUnavailable, and the socket then goes on sending what it is given.
 
-class TransmitKeys:
-    """The sending half of the kernel's record layer: installs its key, counts what it seals, replaces the key in time."""
-
-    __slots__ = ("_record_limit", "_secret", "_sock", "_suite", "can_update", "most_bytes_at_once", "records_left")
-
-    def __init__(self, sock: socket.socket, session: Session, record_limit: int, can_rekey: bool) -> None:
-        """Install the key. Raises KernelTlsUnavailable, and the socket then goes on sending what it is given."""
+        All that userspace has encrypted must be out already.
+        """
         assert session.suite is not None
+        self._channel = channel
         self._suite = session.suite
         self._secret = session.secrets.server if isinstance(session.secrets, Tls13Secrets) else None
-        self._record_limit = record_limit
         self.can_update = can_rekey and self._secret is not None
-        self.records_left = record_limit
-        self.most_bytes_at_once = max(1, record_limit // FILE_PARTS_PER_KEY) * MAX_PLAINTEXT_BYTES
-        self._sock = sock
         info = pack(self._suite, session.record_keys()[1], session.transmit_sequence, session.transmit_explicit_nonce)
-        sockets.attach(sock)
-        sockets.install_transmit(sock, info)
+        sockets.attach(channel.sock)
+        sockets.install_transmit(channel.sock, info)
 
-    @property
-    def exhausted(self) -> bool:
-        """True at the AEAD's limit itself, which lies sqrt(2) times past the one that is kept."""
-        return self.records_left < -0.41 * self._record_limit
+    async def send(self, data: bytes, *, more: bool) -> None:
+        """All of `data`; with `more` the record is left open for what follows."""
+        await self._channel.send(data, socket.MSG_MORE if more else 0)
 
-    def update(self) -> None:
-        """Go on to the next generation, right after a KeyUpdate was sent (RFC 8446 section 7.2)."""
-        assert self._secret is not None
-        self._secret = next_traffic_secret(self._suite, self._secret)
-        info = pack(self._suite, tls13_record_key(self._suite, self._secret), 0)
-        _change_key(sockets.install_transmit, self._sock, info)
-        self.records_left = self._record_limit
+    async def send_file(self, fd: int, offset: int, count: int) -> None:
+        """`count` bytes of an open file from `offset`."""
+        await self._channel.send_file(fd, offset, count)
 
-
-def _change_key(install: Callable[[socket.socket, bytes], None], sock: socket.socket, info: bytes) -> None:
-    """Replace the key of one direction. A refusal (short of memory; a network card that encrypts) ends the connection."""
-    try:
-        install(sock, info)
-    except KernelTlsUnavailable as refusal:
-        _log.warning("a connection is cut: its key cannot be changed: %s", refusal)
-        raise ConnectionLost("the kernel would not change the key") from refusal
-
-
-class Receiver(Protocol):
-    """The receiving half. It never writes: what it has to say to the peer is handed over by `messages`."""
-
-    async def fill(self) -> bool:
-        """Wait for bytes; False at the end of the TCP stream."""
-
-    def take(self) -> bytes | None:
-        """Application data, b"" after close_notify, None where more bytes are needed.
-
-        Raises ConnectionLost where the peer broke the protocol; `messages` then has the alert.
-        """
-
-    def messages(self) -> list[tuple[int, bytes]]:
-        """What the peer must be told, each as content type and content; a KeyUpdate means that keys change after it."""
-
-
-class OpenSslReceiver:
-    """OpenSSL decrypts. Its own words are opened and handed on."""
-
-    __slots__ = ("_channel", "_opener", "_secret", "_session")
-
-    def __init__(self, channel: Channel, session: Session) -> None:
-        self._channel = channel
-        self._session = session
-        self._secret = session.secrets.server if isinstance(session.secrets, Tls13Secrets) else None
-        self._opener: RecordOpener | None = None
-
-    async def fill(self) -> bool:
-        received = await self._channel.receive(MAX_PLAINTEXT_BYTES)
-        if received:
-            self._session.feed(received)
-        return bool(received)
-
-    def take(self) -> bytes | None:
-        data = self._session.decrypt()
-        if self._secret is not None:
-            # OpenSSL answers a KeyUpdate with its next write, which never comes here: an empty one provokes it.
-            try:
-                self._session.tls.write(b"")
-            except ssl.SSLError as error:
-                raise ConnectionLost(f"TLS: {error.reason or 'protocol error'}") from None
-        return data
-
-    def messages(self) -> list[tuple[int, bytes]]:
-        session, suite = self._session, self._session.suite
-        if not session.outgoing.pending:
-            return []
-        assert suite is not None
-        if self._opener is None:
-            self._opener = RecordOpener(suite, session.record_keys()[1], session.transmit_sequence)
-        messages = []
-        for record in split_records(session.outgoing.read()):
-            content_type, content = self._opener.open(record)
-            messages.append((content_type, content))
-            if self._secret is not None and content_type == HANDSHAKE and content[0] == KEY_UPDATE:
-                self._secret = next_traffic_secret(suite, self._secret)
-                self._opener = RecordOpener(suite, tls13_record_key(suite, self._secret), 0)
-        return messages
-
-
-@dataclass(slots=True)
-class _Leftover:
-    """Bytes that were read for OpenSSL and that the kernel will never see, with what opens them."""
-
-    key: RecordKey = field(repr=False)
-    opener: RecordOpener
-    data_untrusted: bytes = field(repr=False)
-
-
-class KernelReceiver:
-    """The kernel decrypts (`TLS_RX`); only messages that are not application data are looked at here.
-
-    Needs a kernel that can change keys, because a client may send a KeyUpdate at any time.
-    """
-
-    __slots__ = (
-        "_channel",
-        "_data",
-        "_drained",
-        "_ended",
-        "_failed",
-        "_leftover",
-        "_messages",
-        "_secret",
-        "_silent_bytes",
-        "_suite",
-    )
-
-    def __init__(self, channel: Channel, session: Session) -> None:
-        """Take over from OpenSSL, which has decrypted no application data yet.
-
-        Where bytes came together with the client's Finished, the kernel will never see them: the records that they
-        belong to are opened here, one by one, and the kernel takes over at the first boundary where none are left.
-        Raises KernelTlsUnavailable, and OpenSSL can still do it.
-        """
-        suite = session.suite
-        assert suite is not None
-        self._channel = channel
-        self._suite = suite
-        self._secret = session.secrets.client if isinstance(session.secrets, Tls13Secrets) else None
-        self._data = b""
-        self._drained = True
-        self._ended = self._failed = False
-        self._silent_bytes = 0
-        self._messages: list[tuple[int, bytes]] = []
-        self._leftover: _Leftover | None = None
-        key = session.record_keys()[0]
-        if session.incoming.pending:
-            opener = RecordOpener(suite, key, session.receive_sequence)
-            self._leftover = _Leftover(key, opener, session.incoming.read())
-        else:
-            sockets.install_receive(channel.sock, pack(suite, key, session.receive_sequence))
-
-    async def _open_next(self, leftover: _Leftover) -> bool:
-        """Complete and open one record that the kernel does not see from its start. False at the end of the TCP stream."""
-        size = record_bytes(leftover.data_untrusted)
-        if len(leftover.data_untrusted) < size <= MAX_RECORD_BYTES:
-            received = await self._channel.receive(size - len(leftover.data_untrusted))
-            leftover.data_untrusted += received
-            return bool(received)
-        record_untrusted = leftover.data_untrusted[:size]
-        leftover.data_untrusted = leftover.data_untrusted[size:]
-        self._open(leftover, record_untrusted)
-        if not leftover.data_untrusted and not self._failed:
-            self._leftover = None
-            info = pack(self._suite, leftover.key, leftover.opener.sequence)
-            _change_key(sockets.install_receive, self._channel.sock, info)
-        return True
-
-    def _open(self, leftover: _Leftover, record_untrusted: bytes) -> None:
-        """As strictly as the kernel opens the others."""
-        if record_bytes(record_untrusted) > MAX_RECORD_BYTES:
-            self._fail(_RECORD_OVERFLOW)
-            return
-        try:
-            content_type, content = leftover.opener.open(record_untrusted)
-        except RecordsOutOfStep:
-            self._fail(_BAD_RECORD_MAC)
-            return
-        if len(content) > MAX_PLAINTEXT_BYTES:
-            self._fail(_RECORD_OVERFLOW)
-        else:
-            self._accept(content_type, content)
-
-    async def fill(self) -> bool:
-        if self._leftover is not None:
-            return await self._open_next(self._leftover)
-        try:
-            # The kernel may hold a KeyUpdate that poll says nothing of: wait only after a read that found nothing.
-            if self._drained:
-                await self._channel.wait_readable()
-            content_type, content = sockets.receive(self._channel.sock, MAX_PLAINTEXT_BYTES)
-        except (BlockingIOError, InterruptedError):
-            self._drained = True
-            return True
-        except OSError as error:
-            alert = _ALERT_FOR_ERRNO.get(error.errno or 0)
-            if alert is None:
-                raise ConnectionLost("the connection broke while reading") from error
-            self._fail(alert)
-            return True
-        self._drained = False
-        if not content and content_type == APPLICATION_DATA:
-            return False
-        self._accept(content_type, content)
-        return True
-
-    def _accept(self, content_type: int, content_untrusted: bytes) -> None:
-        if content_type == APPLICATION_DATA and content_untrusted:
-            self._data += content_untrusted
-            self._silent_bytes = 0
-            return
-        self._silent_bytes += len(content_untrusted) + _RECORD_OVERHEAD_BYTES
-        if self._silent_bytes > MAX_SILENT_BYTES:
-            self._fail(_UNEXPECTED_MESSAGE)
-        elif content_type == ALERT:
-            self._accept_alert(content_untrusted)
-        elif content_type == HANDSHAKE and self._secret is not None:
-            if content_untrusted in (_KEY_UPDATE_NOT_REQUESTED, _KEY_UPDATE_REQUESTED):
-                self._follow_key_update(answer=content_untrusted == _KEY_UPDATE_REQUESTED)
-            else:
-                self._fail(_UNEXPECTED_MESSAGE)
-        elif content_type == HANDSHAKE and content_untrusted[:1] == bytes((CLIENT_HELLO,)):
-            self._messages.append((ALERT, _NO_RENEGOTIATION))
-        elif content_type != APPLICATION_DATA:
-            self._fail(_UNEXPECTED_MESSAGE)
-
-    def _accept_alert(self, content_untrusted: bytes) -> None:
-        if content_untrusted == CLOSE_NOTIFY:
-            self._ended = True
-        elif len(content_untrusted) != _ALERT_BYTES:
-            self._fail(_UNEXPECTED_MESSAGE)
-        elif content_untrusted != _USER_CANCELED and (self._secret is not None or content_untrusted[0] != _WARNING):
-            # In TLS 1.3 every other alert ends the connection, whatever its level says (RFC 8446 section 6). It has no answer.
-            self._failed = True
-
-    def _follow_key_update(self, *, answer: bool) -> None:
-        assert self._secret is not None
-        self._secret = next_traffic_secret(self._suite, self._secret)
-        key = tls13_record_key(self._suite, self._secret)
-        if self._leftover is not None:
-            self._leftover.key, self._leftover.opener = key, RecordOpener(self._suite, key, 0)
-        else:
-            _change_key(sockets.install_receive, self._channel.sock, pack(self._suite, key, 0))
-        if answer:
-            self._messages.append((HANDSHAKE, _KEY_UPDATE_NOT_REQUESTED))
-
-    def _fail(self, alert: bytes) -> None:
-        if not self._failed:
-            self._failed = True
-            self._messages.append((ALERT, alert))
-
-    def take(self) -> bytes | None:
-        if self._data:
-            data, self._data = self._data, b""
-            return data
-        if self._failed:
-            raise ConnectionLost("the client broke the TLS protocol, or said that we did")
-        return b"" if self._ended else None
-
-    def messages(self) -> list[tuple[int, bytes]]:
-        messages, self._messages = self._messages, []
-        return messages
-
-
-_ALERT_FOR_ERRNO: Final = {
-    errno.EBADMSG: _BAD_RECORD_MAC,
-    errno.EMSGSIZE: _RECORD_OVERFLOW,
-    errno.EINVAL: _PROTOCOL_VERSION,
-}
-"""What a read from a socket with TLS_RX may fail with: see kernel/sockets.py."""
-
-
-class KernelTransport:
-    """`Transport` over a socket that the kernel encrypts on."""
-
-    __slots__ = ("_channel", "_closed", "_key_updates", "_receiver", "_transmit")
-
-    transmit_path = "kernel"
-
-    def __init__(
-        self, channel: Channel, transmit: TransmitKeys, receiver: Receiver, key_updates: Counter[str] | None = None
-    ) -> None:
-        """`key_updates` counts the changes of the server's key, by their cause: "answer" (the client asked) or "limit" (the
-        AEAD's). "refused" counts those that ended a connection instead."""
-        self._channel = channel
-        self._transmit = transmit
-        self._receiver = receiver
-        self._key_updates: Counter[str] = Counter() if key_updates is None else key_updates
-        self._closed = False
-
-    @property
-    def must_close(self) -> bool:
-        """True once the records that this key is good for are nearly used up, and the kernel cannot change it."""
-        return self._closed or (self._transmit.records_left <= 0 and not self._transmit.can_update)
-
-    async def receive(self) -> bytes:
-        receiver = self._receiver
-        while True:
-            try:
-                data = receiver.take()
-            finally:
-                for content_type, content in receiver.messages():
-                    await self._say(content_type, content)
-            if self._closed:
-                # A request that came after the KeyUpdate may not be answered under the old key (RFC 8446 section 4.6.3).
-                return b""
-            if data is not None:
-                return data
-            if not await receiver.fill():
-                return b""
-
-    async def _say(self, content_type: int, content: bytes) -> None:
-        if content_type != HANDSHAKE:
-            await self._send_control(content_type, content)
-        elif self._transmit.can_update:
-            await self._update_keys("answer")
-        else:
-            # The kernel cannot go on to the next key, which is what the client asks for: this is the end.
-            self._key_updates["refused"] += 1
-            await self.close_notify()
-
-    async def _update_keys(self, cause: str) -> None:
-        """Send a KeyUpdate that asks for nothing, and go on under the next key (RFC 8446 section 4.6.3)."""
-        await self._send_control(HANDSHAKE, _KEY_UPDATE_NOT_REQUESTED)
-        self._transmit.update()
-        self._key_updates[cause] += 1
-
-    async def _send_control(self, content_type: int, content: bytes) -> None:
+    async def send_control(self, content_type: int, content: bytes) -> None:
+        """A record of another type than application data."""
         while content:
             try:
                 sent = sockets.send_control(self._channel.sock, content_type, content)
@@ -406,35 +62,18 @@ class KernelTransport:
             if content:
                 await self._channel.wait_writable()
 
-    async def send(self, data: bytes, *, more: bool = False) -> None:
-        await self._spend(len(data))
-        await self._channel.send(data, socket.MSG_MORE if more else 0)
+    def update(self) -> None:
+        """Go on to the next generation of the key, right after a KeyUpdate was sent (RFC 8446 section 7.2)."""
+        assert self._secret is not None
+        self._secret = next_traffic_secret(self._suite, self._secret)
+        info = pack(self._suite, tls13_record_key(self._suite, self._secret), 0)
+        change_key(sockets.install_transmit, self._channel.sock, info)
 
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
-        most = self._transmit.most_bytes_at_once
-        while count:
-            part = min(count, most)
-            await self._spend(part)
-            await self._channel.send_file(fd, offset, part)
-            offset += part
-            count -= part
 
-    async def _spend(self, count: int) -> None:
-        """Account for the records that `count` bytes become; change the key before too many were sealed with it.
-
-        RFC 9846 section 5.5. The kernel's records may be shorter than they could be: counted as if half as long.
-        """
-        if self._closed:
-            raise ConnectionLost("close_notify has been sent")
-        transmit = self._transmit
-        transmit.records_left -= 2 + 2 * count // MAX_PLAINTEXT_BYTES
-        if transmit.records_left <= 0:
-            if transmit.can_update:
-                await self._update_keys("limit")
-            elif transmit.exhausted:
-                raise ConnectionLost("the key has sealed all the records that it may")
-
-    async def close_notify(self) -> None:
-        if not self._closed:
-            self._closed = True
-            await self._send_control(ALERT, CLOSE_NOTIFY)
+def change_key(install: Callable[[socket.socket, bytes], None], sock: socket.socket, info: bytes) -> None:
+    """Replace the key of one direction. A refusal (short of memory; a network card that encrypts) ends the connection."""
+    try:
+        install(sock, info)
+    except KernelTlsUnavailable as refusal:
+        _log.warning("a connection is cut: its key cannot be changed: %s", refusal)
+        raise ConnectionLost("the kernel would not change the key") from refusal

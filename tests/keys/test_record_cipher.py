@@ -4,7 +4,7 @@ import pytest
 
 from ktls_server.errors import RecordsOutOfStep
 from ktls_server.keys.keylog import KeyLog
-from ktls_server.keys.record_cipher import RecordOpener
+from ktls_server.keys.record_cipher import MAX_SEALED_BYTES, RecordOpener, RecordSealer
 from ktls_server.keys.schedule import RecordKey
 from ktls_server.keys.suites import SUITES, TLS_1_2, TLS_1_3, CipherSuite
 from tests.keys.memory_tls import Connection, connect, seal, split_records
@@ -130,3 +130,34 @@ def test_the_highest_sequence_numbers_work(suite: CipherSuite) -> None:
     sequence = 2**64 - 1
     record = seal(suite, some_key(suite), sequence, 23, b"last")
     assert RecordOpener(suite, some_key(suite), sequence).open(record) == (23, b"last")
+
+
+@every_suite
+def test_sealed_records_are_those_of_the_reference(suite: CipherSuite) -> None:
+    record_key, first = some_key(suite), 2**40 + 254
+    explicit_nonce = first.to_bytes(8, "big") if suite.has_explicit_nonce else None
+    sealer = RecordSealer(suite, record_key, first, explicit_nonce)
+    contents = ((23, b"a"), (21, b"\x01\x00"), (23, b""), (23, bytes(range(256)) * 64))
+    for sequence, (content_type, content) in enumerate(contents, first):
+        assert sealer.seal(content_type, content) == seal(suite, record_key, sequence, content_type, content)
+    assert sealer.sequence == first + len(contents)
+
+
+@every_suite
+def test_a_buffer_is_sealed_into_another_and_nothing_beyond_the_record_is_touched(suite: CipherSuite) -> None:
+    record_key = some_key(suite)
+    content, record = bytearray(b"z" * 16385), bytearray(b"-" * (MAX_SEALED_BYTES + 1))
+    sealer = RecordSealer(suite, record_key, 0, bytes(8))
+    for sequence, size in enumerate((16384, 100)):
+        length = sealer.seal_into(23, memoryview(content), size, memoryview(record))
+        assert bytes(record[:length]) == seal(suite, record_key, sequence, 23, b"z" * size)
+    assert record.endswith(b"-")
+
+
+def test_the_explicit_nonce_goes_on_from_where_it_was_and_wraps() -> None:
+    suite = SUITES["ECDHE-RSA-AES128-GCM-SHA256"]
+    sealer = RecordSealer(suite, some_key(suite), 1, b"\xff" * 8)
+    opener = RecordOpener(suite, some_key(suite), 1)
+    records = [sealer.seal(23, b"data") for _ in range(2)]
+    assert [record[5:13] for record in records] == [b"\xff" * 8, bytes(8)]
+    assert [opener.open(record) for record in records] == [(23, b"data")] * 2

@@ -211,7 +211,7 @@ def test_handshakes_leave_no_secret_in_the_key_log(many: Server, context_for: Co
         for entry in Path(f"/proc/{many.pid}/fd").iterdir()
         if "key log" in os.readlink(entry)  # memfd:ktls_server key log
     ]
-    assert bool(logs) == (many.variant.path == "kernel"), "userspace needs no key log"
+    assert logs, "nothing to look at"
     for log in logs:
         assert not log.read_bytes().strip(b"\x00")
 
