@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 TOP = Path(__file__).resolve().parent.parent
-CACHE = TOP / ".cache" / "docker"
+CACHE = (TOP / ".cache" / "docker").resolve()
 BASE_NAME = "python:3.13-slim-trixie"
 BASE_PACKAGES = "ca-certificates,python3.13,python3.13-venv,python3-pip,passwd"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -163,10 +163,11 @@ def daemon(folder: Path, *, isolated: bool) -> Iterator[Daemon]:
         *("dockerd", "--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
         *("--host", address, "--pidfile", str(folder / "pid"), "--iptables=false", "--ip6tables=false"),
     ]
+    # What it mounts, its folder to begin with, goes with it.
     if isolated:
         command = ["unshare", "--net", "--mount", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
     else:
-        command += ["--bridge=none"]
+        command = ["unshare", "--mount", *command, "--bridge=none"]
     environment = {"DOCKER_HOST": address, "DOCKER_BUILDKIT": "1", "DOCKER_CONFIG": str(folder / "config")}
     with open(folder / "dockerd.log", "ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -319,7 +320,7 @@ def kernel_has_tls() -> bool:
 
 
 def check_given_certificate(docker: Daemon, checks: Checks, site: Path) -> None:
-    """Ports 443 and 80, several workers, a certificate made by `ktls-server certs`; no file system to write to at all."""
+    """Published as 443 and 80, several workers, a certificate made by `ktls-server certs`; nowhere to write to at all."""
     folder = site.parent / "certs"
     folder.mkdir()
     owner = f"{os.getuid()}:{os.getgid()}"
@@ -327,24 +328,20 @@ def check_given_certificate(docker: Daemon, checks: Checks, site: Path) -> None:
     for file in folder.iterdir():
         os.chown(file, 10001, 10001)
     name = started(
-        *(docker, "--publish", "443:443", "--publish", "80:80"),
+        *(docker, "--publish", "443:8443", "--publish", "80:8080"),
         *("--volume", f"{site}:/srv:ro", "--volume", f"{folder}:/certs:ro"),
         *("--env", "KTLS_SERVER_CERT=/certs/cert.pem", "--env", "KTLS_SERVER_KEY=/certs/key.pem"),
-        *(
-            "--env",
-            "KTLS_SERVER_PORT=443",
-            "--env",
-            "KTLS_SERVER_HTTP_PORT=80",
-            "--env",
-            "KTLS_SERVER_METRICS_PORT=9100",
-        ),
+        *("--env", "KTLS_SERVER_HTTP_PORT=8080", "--env", "KTLS_SERVER_PUBLIC_PORT=443"),
+        *("--env", "KTLS_SERVER_METRICS_PORT=9100"),
         command=("serve", "--workers", "2"),
     )
     answer = docker.outside(
         *("curl", "--silent", "--show-error", "--location", "--cacert", str(folder / "cert.pem")),
         *("--output", "/dev/null", "--write-out", "%{url_effective} %{http_code}", "http://localhost/large"),
     )
-    checks.check("port 80 leads to port 443, without root", answer == "https://localhost/large 200", answer)
+    checks.check(
+        "port 80 leads to port 443, although the server has others", answer == "https://localhost/large 200", answer
+    )
     check_stop(docker, checks, "`docker stop` ends several workers, with exit status 0", name)
 
 
@@ -405,7 +402,8 @@ def check_kernel_tls(docker: Daemon, checks: Checks, folder: Path, site: Path) -
     (bundle / "config.json").write_text(json.dumps(configuration), encoding="utf-8")
     script = bundle / "script.sh"
     script.write_text(f"{_MOUNT_CONTROL_GROUPS}cd {bundle} && exec runc --root /run/runc run inside < /dev/null\n")
-    output = run(sys.executable, "-m", "tests.kernels", "uml", "--timeout", "120", "--", "sh", str(script), check=False)
+    in_kernel = (sys.executable, "-m", "tests.kernels", "uml", "--timeout", "120", "--", "sh", str(script))
+    output = run("sh", "-c", 'exec "$@" 2>&1', "sh", *in_kernel, check=False)
     capabilities = set(re.findall(r"^Cap\w+:\s+(\d+)$", output, re.MULTILINE))
     checks.check("on a kernel with kernel TLS: still no capability", capabilities == {"0" * 16}, output)
     checks.check("on a kernel with kernel TLS: a filter for system calls is on", "Seccomp:\t2" in output, output)

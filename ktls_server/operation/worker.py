@@ -84,7 +84,7 @@ class Worker:
         )
         self._acceptor = Acceptor(self.service, prepared.listeners, self._loop)
         self._redirects = PlainServer(prepared.redirect_listeners, self._redirect)
-        self._redirect_port = port_of(prepared.listeners[0])
+        self._redirect_port = settings.public_port or port_of(prepared.listeners[0])
         self._metrics = None
         if prepared.scoreboard is not None:
             self._metrics = MetricsThread(prepared.metrics_listeners, prepared.scoreboard)

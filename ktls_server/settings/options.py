@@ -19,6 +19,7 @@ from ktls_server.settings.kinds import (
     FLAG,
     HEADER_VALUE,
     LISTENING_PORT,
+    PORT,
     Choice,
     FilePath,
     Integer,
@@ -119,6 +120,14 @@ class Settings:
         SERVING,
         "Listen here for plain HTTP, too, only to redirect to HTTPS.",
         example="80",
+    )
+    public_port: int | None = option(
+        None,
+        PORT,
+        SERVING,
+        "Where clients reach --port, if that is another port: behind a container's published port, or port forwarding."
+        " Redirects from --http-port lead there.",
+        example="443",
     )
     config: Path | None = option(
         None,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.operation.running import Place, fetch, metric, running, scrape
-from tests.waiting import eventually
+from tests.operation.running import Place, Running, fetch, metric, running, scrape
+from tests.waiting import WAIT_SECONDS, eventually
 
 AS_SYSTEMD = (
     sys.executable,
@@ -104,37 +104,54 @@ async def test_root_becomes_another_user_in_every_process(workers: str) -> None:
             ):
                 pass
             return
+        # As certbot keeps it: nobody but root may even look at the files.
+        place.certificate.parent.chmod(0o700)
         with running(place, "--user", "nobody", "--workers", workers, "--metrics-port", "0") as server:
+            # Each worker has looked for a new certificate before it accepts.
             assert await fetch(server) == b"hello"
+            (warning,) = server.errors().splitlines()
+            assert f"user nobody cannot read {place.certificate}, {place.key}: when they are renewed" in warning
             for fields in map(status_of, (server.pid, *server.workers())):
                 assert set(fields["Uid"].split()).isdisjoint({"0"})
                 assert set(fields["Gid"].split() + fields["Groups"].split()).isdisjoint({"0"})
                 assert int(fields["CapEff"], 16) == 0
-            # The key is root's.
             server.signal(signal.SIGHUP)
             eventually(lambda: "--user nobody has to be able to read them" in server.errors(), "the explanation")
             assert await fetch(server) == b"hello"
             server.stop()
 
 
+def redirect_of(server: Running, path: str) -> tuple[int, str]:
+    """Status and Location."""
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: object) -> None:
+            return None
+
+    opener = urllib.request.build_opener(Stay)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        opener.open(f"http://localhost:{server.redirect_port}{path}", timeout=WAIT_SECONDS)
+    with caught.value as answer:
+        return answer.code, answer.headers["Location"]
+
+
 def test_the_redirect_and_the_numbers_are_served_beside(place: Place, loop: str) -> None:
     with running(place, "--loop", loop, "--http-port", "0", "--metrics-port", "0") as server:
-
-        class Stay(urllib.request.HTTPRedirectHandler):
-            def redirect_request(self, *_: object) -> None:
-                return None
-
-        opener = urllib.request.build_opener(Stay)
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            opener.open(f"http://localhost:{server.redirect_port}/a%20b?c=d", timeout=30)
-        with caught.value as answer:
-            assert answer.code == 301
-            assert answer.headers["Location"] == f"https://localhost:{server.port}/a%20b?c=d"
+        assert redirect_of(server, "/a%20b?c=d") == (301, f"https://localhost:{server.port}/a%20b?c=d")
         eventually(
             lambda: metric(scrape(server.metrics_port)[1], "ktls_redirects_total", status="301") == 1, "the count"
         )
         assert scrape(server.metrics_port, "/healthz") == (200, "ok\n")
         assert scrape(server.metrics_port, "/")[0] == 404
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("public_port", "location"), [("443", "https://localhost/"), ("9443", "https://localhost:9443/")]
+)
+def test_the_redirect_leads_to_the_port_that_clients_know(place: Place, public_port: str, location: str) -> None:
+    with running(place, "--http-port", "0", "--public-port", public_port) as server:
+        assert redirect_of(server, "/") == (301, location)
         server.stop()
 
 
