@@ -71,6 +71,7 @@ def prepare(settings: Settings) -> Prepared:
     scoreboard = Scoreboard(settings.workers) if metrics_listeners else None
     if settings.user is not None:
         privileges.drop(settings.user)
+        certificates.warn_of_unreadable()
     open_site(settings, None).close()
     return Prepared(
         settings, kernel, listeners, redirect_listeners, metrics_listeners, certificates, authenticator, scoreboard

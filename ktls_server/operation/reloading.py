@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import os
+from pathlib import Path
 
 from ..errors import ConfigurationError
 from ..handshake.context import TlsContexts
@@ -18,10 +19,22 @@ class Certificates:
     def __init__(self, settings: Settings) -> None:
         """Raises ConfigurationError where a certificate or a key is not usable."""
         self._paths = {*settings.cert, *settings.key}
+        self._read = [path for path in (*settings.cert, *settings.key, settings.client_ca) if path is not None]
         self._user = settings.user
         # Looked at before the files are read: what is replaced in between counts as changed.
+        self._times: dict[Path, tuple[int, int]] = {}
         self._times = self._modification_times()
         self.contexts = TlsContexts(settings)
+
+    def warn_of_unreadable(self) -> None:
+        """Say, once root is given up, which files can not be read again. They are in use all the same."""
+        unreadable = [str(path) for path in self._read if not os.access(path, os.R_OK)]
+        if unreadable:
+            _log.warning(
+                "user %s cannot read %s: when they are renewed, restart the server, or let that user read them",
+                self._user,
+                ", ".join(unreadable),
+            )
 
     def changed(self) -> bool:
         """Whether a file was replaced since it was last read."""
@@ -39,10 +52,15 @@ class Certificates:
         _log.info("certificates read again")
         return True
 
-    def _modification_times(self) -> dict[str, tuple[int, int]]:
+    def _modification_times(self) -> dict[Path, tuple[int, int]]:
+        """What cannot be looked at has not changed: it is just being replaced, or out of reach since root was given up."""
         times = {}
         for path in self._paths:
-            with contextlib.suppress(OSError):
+            try:
                 status = path.stat()
-                times[str(path)] = status.st_mtime_ns, status.st_ino
+            except OSError:
+                if path in self._times:
+                    times[path] = self._times[path]
+            else:
+                times[path] = status.st_mtime_ns, status.st_ino
         return times
