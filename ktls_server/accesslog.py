@@ -28,6 +28,10 @@ from ktls_server.http1.messages import Request
 Format: TypeAlias = Literal["common", "combined", "json"]
 Schedule: TypeAlias = Callable[[float, Callable[[], None]], object]
 
+CLOSE_SECONDS: Final = 1.0
+"""How long the end waits for the reader. It comes on top of the grace period, and with it has to fit into the patience
+of whatever stops the server: 10 seconds in Docker, where 8 are the grace period."""
+
 _FLUSH_SECONDS: Final = 0.1
 _FLUSH_CHARACTERS: Final = 32 * 1024
 _BACKLOG_CHARACTERS: Final = 8 * 1024 * 1024
@@ -108,8 +112,8 @@ class AccessLog:
         self._lines = []
         self._characters = 0
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Write all that is left, then end the thread; a reader that takes nothing for `timeout` seconds loses it."""
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """Write all that is left, then end the thread; what the reader has not taken after `timeout` seconds is lost."""
         self.flush()
         if self._dropped:
             self._writer.submit(_Batch([], 0, self._dropped))

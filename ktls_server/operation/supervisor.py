@@ -44,7 +44,8 @@ STABLE_SECONDS: Final = 60.0
 """A worker that lived for so long has shown that it can: the next death counts as the first."""
 
 STOP_MARGIN_SECONDS: Final = 5.0
-"""How long after the grace period a worker may still exist before it is killed."""
+"""How long after the grace period a worker may still exist before it is killed. Closing takes it little more than
+`accesslog.CLOSE_SECONDS`."""
 
 ABORT_SECONDS: Final = 2.0
 """How long after the second signal."""
