@@ -47,16 +47,21 @@ class Session:
     transmit_explicit_nonce: bytes | None = field(default=None, repr=False)
     _silent_bytes: int = 0
 
-    def record_keys(self) -> tuple[RecordKey, RecordKey]:
-        """The keys of the client's and of the server's records, in that order.
-
-        Needs `suite` and `secrets`.
-        """
+    def server_key(self) -> RecordKey:
+        """The first key of the server's records. Needs `suite` and `secrets`, as `client_key` does."""
         assert self.suite is not None
         assert self.secrets is not None
         if isinstance(self.secrets, Tls13Secrets):
-            return tls13_record_key(self.suite, self.secrets.client), tls13_record_key(self.suite, self.secrets.server)
-        return tls12_record_keys(self.suite, self.secrets, self.server_random)
+            return tls13_record_key(self.suite, self.secrets.server)
+        return tls12_record_keys(self.suite, self.secrets, self.server_random)[1]
+
+    def client_key(self) -> RecordKey:
+        """The first key of the client's records."""
+        assert self.suite is not None
+        assert self.secrets is not None
+        if isinstance(self.secrets, Tls13Secrets):
+            return tls13_record_key(self.suite, self.secrets.client)
+        return tls12_record_keys(self.suite, self.secrets, self.server_random)[0]
 
     def feed(self, data_untrusted: bytes) -> None:
         """Bytes from the network, for OpenSSL to decrypt. Raises ConnectionLost where only noise keeps coming."""

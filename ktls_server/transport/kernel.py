@@ -37,7 +37,7 @@ class KernelTransmitter:
         self._suite = session.suite
         self._secret = session.secrets.server if isinstance(session.secrets, Tls13Secrets) else None
         self.can_update = can_rekey and self._secret is not None
-        info = pack(self._suite, session.record_keys()[1], session.transmit_sequence, session.transmit_explicit_nonce)
+        info = pack(self._suite, session.server_key(), session.transmit_sequence, session.transmit_explicit_nonce)
         sockets.attach(channel.sock)
         sockets.install_transmit(channel.sock, info)
 

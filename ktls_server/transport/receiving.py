@@ -103,7 +103,7 @@ class OpenSslReceiver:
             return []
         assert suite is not None
         if self._opener is None:
-            self._opener = RecordOpener(suite, session.record_keys()[1], session.transmit_sequence)
+            self._opener = RecordOpener(suite, session.server_key(), session.transmit_sequence)
         messages = []
         for record in split_records(session.outgoing.read()):
             content_type, content = self._opener.open(record)
@@ -160,7 +160,7 @@ class KernelReceiver:
         self._silent_bytes = 0
         self._messages: list[tuple[int, bytes]] = []
         self._leftover: _Leftover | None = None
-        key = session.record_keys()[0]
+        key = session.client_key()
         if session.incoming.pending:
             opener = RecordOpener(suite, key, session.receive_sequence)
             self._leftover = _Leftover(key, opener, session.incoming.read())

@@ -48,7 +48,7 @@ class UserspaceTransmitter:
         self._suite = session.suite
         self._secret = session.secrets.server if isinstance(session.secrets, Tls13Secrets) else None
         self._sealer = RecordSealer(
-            session.suite, session.record_keys()[1], session.transmit_sequence, session.transmit_explicit_nonce
+            session.suite, session.server_key(), session.transmit_sequence, session.transmit_explicit_nonce
         )
         self._unsent, session.unsent = session.unsent, b""
         self._held = b""
