@@ -11,7 +11,8 @@ from pathlib import Path
 from ktls_server import certificates
 from ktls_server.kernel.probe import KernelTls, probe, statistics
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "embed.py"
+PROJECT = Path(__file__).parents[2]
+EXAMPLE = PROJECT / "examples" / "embed.py"
 
 
 def free_port() -> int:
@@ -33,6 +34,10 @@ def connected(port: int, process: subprocess.Popen[str]) -> socket.socket:
 
 def test_the_example_is_as_short_as_promised() -> None:
     assert len(EXAMPLE.read_text().splitlines()) < 40
+
+
+def test_the_readme_shows_the_example_as_it_is() -> None:
+    assert f"```python\n{EXAMPLE.read_text()}```\n" in (PROJECT / "README.md").read_text()
 
 
 def test_the_example_sends_a_file_by_the_kernel_where_it_can(tmp_path: Path, kernel_tls: KernelTls) -> None:

@@ -1,6 +1,8 @@
 """Connections opened and cut at random points leave descriptors and memory where they were.
 
-Some hundreds in every run; KTLS_TEST_CUTS=10000 for as many as one likes (`make test-cuts`).
+Some hundreds in every run; as many as one likes, and the figures, with
+
+    KTLS_TEST_CUTS=10000 python -m pytest -s tests/tls/test_cuts.py -k random
 """
 
 import os
@@ -84,12 +86,15 @@ def test_cuts_at_random_points_leave_nothing_behind(
     server = servers(variant)
     contexts = [client_context(server, version) for version in (TLS_1_2, TLS_1_3)]
     client = CuttingClient(server.port, contexts, random.Random(CUTS))
+    before = len(server.descriptors()), resident_kib(server.pid)
     memory = []
     for _ in range(ROUNDS):
         for _ in range(CUTS // ROUNDS):
             client.cut()
         server.assert_unharmed()
         memory.append(resident_kib(server.pid))
+    print(f"\n{variant}: {CUTS} cut; descriptors {before[0]}, then {len(server.descriptors())};", end=" ")
+    print(f"VmRSS {before[1]} KiB, after each third {memory}")
     assert max(memory[1:]) - memory[0] <= MEMORY_SLACK_KIB, memory
     eventually(
         lambda: statistics().get("TlsCurrTxSw", 0) == statistics().get("TlsCurrRxSw", 0) == 0,
