@@ -12,10 +12,10 @@ PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve certs venv check format test test-native test-ktls bench bench-peers bench-instructions docker-test soak fuzz clean
+.PHONY: help serve certs venv check format test test-native test-ktls bench bench-peers bench-instructions docker-test soak fuzz clean test-kernels
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 serve: .venv/runtime.stamp ## serve a folder over HTTPS: DIR=folder PORT=8443 ARGS="further options"
 	@.venv/bin/ktls-server serve "$(DIR)" --port $(PORT) $(ARGS)
@@ -36,36 +36,47 @@ format: .venv/development.stamp ## format the code, mend what lint can mend
 
 test: test-native test-ktls ## the whole suite here, then the integration suite on a kernel with kernel TLS
 
-test-native: ## the whole suite on this machine's kernel, on Python 3.11 and 3.13: ARGS="pytest options"
-	@for version in $$(.ci/pythons --test | cut -d ' ' -f 1); do \
-	  $(MAKE) --silent --no-print-directory .venv-$$version/development.stamp || exit 1; \
-	  echo "== Python $$version on this kernel ($$(uname -r))"; \
-	  .venv-$$version/bin/python -m pytest $(ARGS) || exit 1; \
-	done
+# Only for these goals, because it starts every Python on the machine to ask for its version.
+ifneq ($(filter test test-native test-ktls,$(MAKECMDGOALS)),)
+PYTHONS := $(shell .ci/pythons --test | cut -d ' ' -f 1)
+ifeq ($(PYTHONS),)
+$(error there is nothing to test with)
+endif
+endif
 
-test-ktls: ## the integration suite on a kernel with kernel TLS: this one if it has it, else User Mode Linux
-	@for version in $$(.ci/pythons --test | cut -d ' ' -f 1); do \
-	  $(MAKE) --silent --no-print-directory .venv-$$version/development.stamp || exit 1; \
-	  echo "== Python $$version on a kernel with kernel TLS"; \
-	  .venv-$$version/bin/python -m tests.kernels auto --timeout $(KTLS_TIMEOUT_SECONDS) -- \
-	    .venv-$$version/bin/python -m pytest -p no:cacheprovider --ktls-kernel $(KTLS_TESTS) $(ARGS) || exit 1; \
-	done
+test-native: $(PYTHONS:%=test-native-%) ## the whole suite on this machine's kernel, on Python 3.11 and 3.13: ARGS="pytest options"
+
+test-ktls: $(PYTHONS:%=test-ktls-%) ## the integration suite on a kernel with kernel TLS: this one if it has it, else User Mode Linux
+
+test-native-%: .venv-%/development.stamp
+	@echo "== Python $* on this kernel ($$(uname -r))"
+	@.venv-$*/bin/python -m pytest $(ARGS)
+
+test-ktls-%: .venv-%/development.stamp
+	@echo "== Python $* on a kernel with kernel TLS"
+	@.venv-$*/bin/python -m tests.kernels auto --timeout $(KTLS_TIMEOUT_SECONDS) -- \
+	  .venv-$*/bin/python -m pytest -p no:cacheprovider --ktls-kernel $(KTLS_TESTS) $(ARGS)
 
 bench: .venv/development.stamp ## what kernel TLS gives on this machine: ARGS="--ladder --plot FILE"
 	@.venv/bin/ktls-server bench $(ARGS)
 
 # What cannot be had is named in the comparison.
+BENCH_PATH = $$PATH:/usr/sbin:$(CURDIR)/.cache/bench-packages/usr/sbin
+define BENCH_PEERS
+$(MAKE) --silent --no-print-directory .cache/bench-venv/peers.stamp || echo "the Python peers could not be installed" >&2; \
+PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v lighttpd >/dev/null || \
+  $(MAKE) --silent --no-print-directory .cache/bench-packages || echo "nginx and lighttpd could not be had" >&2
+endef
+
 bench-peers: .venv/development.stamp ## this server beside nginx, aiohttp, granian, ...: JSON, table and plot
-	@$(MAKE) --silent --no-print-directory .cache/bench-venv/peers.stamp || echo "the Python peers could not be installed" >&2
-	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v lighttpd >/dev/null || \
-	  $(MAKE) --silent --no-print-directory .cache/bench-packages || echo "nginx and lighttpd could not be had" >&2
-	@PATH="$$PATH:/usr/sbin:$(CURDIR)/.cache/bench-packages/usr/sbin" .venv/bin/python -m benchmarks.peers \
+	@$(BENCH_PEERS)
+	@PATH="$(BENCH_PATH)" .venv/bin/python -m benchmarks.peers \
 	  --peers-python .cache/bench-venv/bin/python \
 	  --json benchmarks/results/peers.json --plot docs/images/peers.svg $(ARGS)
 
 bench-instructions: .venv/development.stamp ## instructions per byte and request, in an emulated kernel: ARGS="--check"
-	@$(MAKE) --silent --no-print-directory .cache/bench-venv/peers.stamp || echo "the Python peers could not be installed" >&2
-	@.venv/bin/python -m benchmarks.instructions --peers-python .cache/bench-venv/bin/python $(ARGS)
+	@$(BENCH_PEERS)
+	@PATH="$(BENCH_PATH)" .venv/bin/python -m benchmarks.instructions --peers-python .cache/bench-venv/bin/python $(ARGS)
 
 # An environment of their own: what they need must not decide what this server is tested with.
 .cache/bench-venv/peers.stamp: benchmarks/peers.txt | .venv/bin/python
