@@ -23,6 +23,16 @@ from ..settings import Settings
 
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
+_OPENSSL_NAME_OF_GROUP: Final = {
+    **dict.fromkeys(("p-256", "secp256r1"), "prime256v1"),
+    "p-384": "secp384r1",
+    "p-521": "secp521r1",
+    "x25519": "X25519",
+    "x448": "X448",
+}
+"""By the other names that people know: NIST's, as in nginx's documentation, and those of RFC 8446 (lower case here). CPython
+looks a group up by OpenSSL's short name only."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
@@ -140,17 +150,17 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
 
 
 def _set_groups(context: ssl.SSLContext, groups: str) -> None:
-    names = groups.split(":")
+    names = [_OPENSSL_NAME_OF_GROUP.get(name.lower(), name) for name in groups.split(":")]
     set_groups = getattr(context, "set_groups", None)  # Python 3.15
     try:
         if set_groups is not None:
-            set_groups(groups)
+            set_groups(":".join(names))
         elif len(names) == 1:
             context.set_ecdh_curve(names[0])
         else:
             raise ConfigurationError(f"groups: {groups!r} names {len(names)} groups; this Python can set only one")
     except (ValueError, ssl.SSLError):
-        raise ConfigurationError(f"groups: OpenSSL does not know {groups!r}; try X25519 or prime256v1") from None
+        raise ConfigurationError(f"groups: OpenSSL does not know {groups!r}; try X25519 or P-256") from None
 
 
 def _why(error: OSError) -> str:

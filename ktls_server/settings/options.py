@@ -167,8 +167,8 @@ class Settings:
         None,
         Text("LIST", "key exchange groups, separated by colons"),
         TLS,
-        "Key exchange groups, best first. Before Python 3.15 only one can be named. The"
-        " default is OpenSSL's own choice.",
+        "Key exchange groups, best first. X25519, P-256, P-384 and P-521, or any other that OpenSSL has. Before Python"
+        " 3.15 only one can be named. The default is OpenSSL's own choice, which these four are part of.",
         example="X25519",
     )
     client_ca: Path | None = option(
