@@ -12,7 +12,7 @@ PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve certs venv check format test test-native test-ktls bench bench-peers bench-instructions docker-test soak fuzz clean test-kernels
+.PHONY: help serve certs venv check format test test-native test-ktls bench bench-peers bench-instructions docker-test soak fuzz clean test-kernels test-large
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,10 @@ test-ktls-%: .venv-%/development.stamp
 	@echo "== Python $* on a kernel with kernel TLS"
 	@.venv-$*/bin/python -m tests.kernels auto --timeout $(KTLS_TIMEOUT_SECONDS) -- \
 	  .venv-$*/bin/python -m pytest -p no:cacheprovider --ktls-kernel $(KTLS_TESTS) $(ARGS)
+
+test-large: .venv/development.stamp ## large files in every combination, on a kernel with kernel TLS (about half an hour where it is emulated)
+	@.venv/bin/python -m tests.kernels auto --timeout 3600 --env LARGE_FILES=all -- \
+	  .venv/bin/python -m pytest -p no:cacheprovider --ktls-kernel -v tests/server/test_large_files.py $(ARGS)
 
 bench: .venv/development.stamp ## what kernel TLS gives on this machine: ARGS="--ladder --plot FILE"
 	@.venv/bin/ktls-server bench $(ARGS)
