@@ -241,9 +241,12 @@ class Connection:
         except asyncio.CancelledError:
             if not self._expired or self.stage is not Stage.IDLE:
                 raise
-            # Nothing is in flight: the peer has no reason to keep us waiting.
             self._enter(Stage.CLOSING)
+            delivered = self._channel.all_acknowledged()
             await transport.close_notify()
+            if not delivered:
+                await self._channel.linger()
+            # Else nothing is on its way, and the peer has no reason to keep us waiting.
             return
         await transport.close_notify()
         await self._linger()

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
 import struct
 import sys
+import termios
 from collections.abc import Generator
 from typing import Final
 
@@ -193,6 +195,13 @@ class Channel:
         except OSError:
             return 0
         return int.from_bytes(info[120:128], sys.byteorder)
+
+    def all_acknowledged(self) -> bool:
+        """Whether the peer's kernel has all that was sent: a RST drops what it has not (SIOCOUTQ of tcp(7))."""
+        try:
+            return not any(fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)))
+        except OSError:
+            return True
 
     async def linger(self) -> None:
         """Send the end of the stream, then read and drop what the peer still sends, until its end or LINGER_BYTES."""
