@@ -4,17 +4,20 @@ Normal clients come from 127.0.0.1, the others from 127.0.0.2: limits for each a
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ktls_server.operation.accepting import client_of
-from tests.operation.running import Connection, Place, Running, connect, fetch, metric, running, scrape
+from tests.operation.running import Connection, Cut, Place, Running, connect, fetch, metric, running, scrape
 from tests.waiting import eventually_async
 
 ATTACKER = "127.0.0.2"
@@ -62,11 +65,14 @@ async def meanwhile(count: int, attack: Callable[[], Awaitable[None]]) -> AsyncI
 
 
 async def test_slowloris_holds_its_connections_for_the_head_timeout_only(place: Place, loop: str) -> None:
-    with running(place, "--loop", loop, "--head-timeout", "1", "--metrics-port", "0") as server:
+    with running(place, "--loop", loop, "--head-timeout", "3", "--metrics-port", "0") as server:
         answers = []
+        # Handshakes take their time on a busy machine: the attack begins when all connections stand.
+        standing = asyncio.Barrier(40)
 
         async def dribble() -> None:
             connection = await connect(server, source=ATTACKER)
+            await standing.wait()
 
             async def write() -> None:
                 connection.writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
@@ -90,38 +96,41 @@ async def test_slowloris_holds_its_connections_for_the_head_timeout_only(place: 
         server.stop()
 
 
+async def stay_silent(server: Running, begin: bytes) -> None:
+    """Connect, send the beginning of a handshake, and wait for what happens."""
+    reader, writer = await plain_connect(server)
+    writer.write(begin)
+    try:
+        await reader.read()
+    finally:
+        writer.close()
+
+
 async def test_silent_handshakes_cannot_crowd_out_normal_clients(place: Place, loop: str) -> None:
-    options = ("--max-handshakes", "16", "--handshake-timeout", "3", "--metrics-port", "0", "--loop", loop)
+    options = ("--max-handshakes", "16", "--handshake-timeout", "600", "--metrics-port", "0", "--loop", loop)
     with running(place, *options) as server:
-
-        async def stay_silent() -> None:
-            reader, writer = await plain_connect(server)
-            try:
-                await reader.read()
-            finally:
-                writer.close()
-
-        async def stop_halfway() -> None:
-            reader, writer = await plain_connect(server)
-            writer.write(b"\x16\x03\x01\x02\x00\x01")
-            try:
-                await reader.read()
-            finally:
-                writer.close()
-
-        async with meanwhile(60, stay_silent) as silent, meanwhile(60, stop_halfway) as halfway:
-            await eventually_async(lambda: seen(server, "ktls_connections_accepted_total") >= 120, "an attack")
+        silent, halfway = partial(stay_silent, server, b""), partial(stay_silent, server, b"\x16\x03\x01\x02\x00\x01")
+        async with meanwhile(60, silent), meanwhile(60, halfway):
+            await eventually_async(lambda: seen(server, "ktls_connections_accepted_total") == 120, "an attack")
             await serves_normal_clients(server)
-            await asyncio.wait(silent + halfway)
-        ended = seen(server, "ktls_connections_refused_total", limit="handshake_evicted")
-        assert ended >= 120 - 16 - NORMAL_REQUESTS
-        assert ended + seen(server, "ktls_timeouts_total", stage="handshake") == 120
+            # Each past the sixteenth cost the oldest its place; so did the first normal client, the next ones took its own.
+            await comes_to(server, 120 - 16 + 1, "ktls_connections_refused_total", limit="handshake_evicted")
+            await comes_to(server, 16 - 1, "ktls_open_connections", stage="handshake")
         await comes_to(server, 0, "ktls_open_connections")
         server.stop()
 
 
+async def test_a_silent_handshake_ends_when_its_time_is_over(place: Place, loop: str) -> None:
+    with running(place, "--handshake-timeout", "0.2", "--metrics-port", "0", "--loop", loop) as server:
+        async with meanwhile(5, partial(stay_silent, server, b"\x16")) as tasks:
+            await asyncio.wait(tasks)
+        await comes_to(server, 5, "ktls_timeouts_total", stage="handshake")
+        server.stop()
+
+
 async def test_a_flood_from_one_address_gets_no_more_than_its_share(place: Place) -> None:
-    with running(place, "--max-connections-per-address", "10", "--metrics-port", "0") as server:
+    options = ("--max-connections-per-address", "10", "--handshake-timeout", "600", "--metrics-port", "0")
+    with running(place, *options) as server:
         flood = [await plain_connect(server) for _ in range(50)]
         await serves_normal_clients(server)
         await comes_to(server, 40, "ktls_connections_refused_total", limit="per_address")
@@ -151,25 +160,28 @@ async def test_when_places_run_out_the_longest_idle_connection_makes_room(place:
 
 
 async def test_when_all_places_are_busy_newcomers_wait_until_one_is_free(place: Place) -> None:
-    options = ("--max-connections", "4", "--send-timeout", "0.5", "--metrics-port", "0")
-    with running(place, *options) as server:
+    with running(place, "--max-connections", "4", "--send-timeout", "600", "--metrics-port", "0") as server:
         stalled = []
         for _ in range(5):  # one more than there are places is let in, to see whether another makes room
             connection = await connect(server, source=ATTACKER)
             connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
             connection.ask("/large.bin")
             stalled.append(connection)
-        await eventually_async(lambda: seen(server, "ktls_open_connections", stage="response") == 5, "downloads")
-        assert await fetch(server) == b"hello"
-        await eventually_async(lambda: seen(server, "ktls_accept_pauses_total") >= 1, "a pause")
-        await eventually_async(lambda: seen(server, "ktls_timeouts_total", stage="response") >= 1, "a cut")
-        for connection in stalled:
+        await comes_to(server, 5, "ktls_open_connections", stage="response")
+        newcomer = asyncio.create_task(fetch(server))
+        await eventually_async(lambda: seen(server, "ktls_accept_pauses_total") >= 2, "pauses")
+        assert not newcomer.done()
+        for connection in stalled[:2]:
             connection.abort()
+        assert await newcomer == b"hello"
+        for connection in stalled[2:]:
+            connection.abort()
+        await comes_to(server, 0, "ktls_open_connections")
         server.stop()
 
 
-async def read_slowly(server: Running, bytes_per_step: int) -> int:
-    """Take so much of a large file each tenth of a second, through a small window, until the server has had enough.
+async def read_slowly(server: Running) -> None:
+    """Take a KB of a large file each tenth of a second, through a small window, until the server has had enough.
 
     The window is not smaller than a segment on the loopback (64 KiB), or TCP itself would stall (RFC 9293 3.8.6.2.1);
     acknowledgements then come in steps of some hundred KiB.
@@ -181,29 +193,22 @@ async def read_slowly(server: Running, bytes_per_step: int) -> int:
     sock.bind((ATTACKER, 0))
     await loop.sock_connect(sock, ("127.0.0.1", server.port))
     reader, writer = await asyncio.open_connection(
-        sock=sock, ssl=server.context, server_hostname="localhost", limit=max(bytes_per_step // 2, 1)
+        sock=sock, ssl=server.context, server_hostname="localhost", limit=500
     )
     connection = Connection(reader, writer)
     connection.ask("/large.bin")
-    received = 0
     try:
-        while data := await reader.read(bytes_per_step):
-            received += len(data)
+        while await reader.read(1000):  # noqa: ASYNC110 - what is waited for is time
             await asyncio.sleep(0.1)
     finally:
         connection.abort()
-    return received
 
 
 async def test_slow_readers_are_cut_and_hold_little_memory(place: Place, loop: str) -> None:
     options = ("--send-timeout", "1", "--min-rate", "10000000", "--handshake-timeout", "60", "--metrics-port", "0")
     with running(place, *options, "--loop", loop) as server:
         before = seen(server, "ktls_worker_resident_memory_bytes")
-
-        async def attack() -> None:
-            await read_slowly(server, 1000)
-
-        async with meanwhile(20, attack):
+        async with meanwhile(20, partial(read_slowly, server)):
             await eventually_async(lambda: seen(server, "ktls_timeouts_total", stage="response") >= 1, "slow reading")
             growth = seen(server, "ktls_worker_resident_memory_bytes") - before
             await serves_normal_clients(server)
@@ -212,37 +217,34 @@ async def test_slow_readers_are_cut_and_hold_little_memory(place: Place, loop: s
         server.stop()
 
 
-async def test_a_reader_above_the_minimum_rate_is_not_cut(place: Place) -> None:
-    options = ("--send-timeout", "1.5", "--min-rate", "2000", "--metrics-port", "0")
-    with running(place, *options) as server:
-
-        async def attack() -> None:
-            await read_slowly(server, 65536)
-
-        async with meanwhile(4, attack) as tasks:
-            await asyncio.sleep(4)  # so that it is looked at twice
-            assert not any(task.done() for task in tasks)
-        await comes_to(server, 0, "ktls_timeouts_total")
+async def test_a_connection_ends_after_so_many_requests(place: Place) -> None:
+    with running(place, "--max-requests", "3", "--metrics-port", "0") as server:
+        busy = await connect(server)
+        assert [(await busy.get("/hello.txt"))[2] for _ in range(3)] == [False, False, True]
+        assert await busy.closed()
+        busy.abort()
         server.stop()
 
 
-async def test_idle_and_busy_connections_end_by_time_and_by_number_of_requests(place: Place) -> None:
-    options = ("--keepalive-timeout", "0.5", "--max-requests", "3", "--metrics-port", "0")
-    with running(place, *options) as server:
-        busy, idle = await connect(server), await connect(server)
-        assert [(await busy.get("/hello.txt"))[2] for _ in range(3)] == [False, False, True]
-        assert await busy.closed()
-        assert (await idle.get("/hello.txt"))[2] is False
-        assert await idle.closed()
-        await comes_to(server, 1, "ktls_timeouts_total", stage="idle")
-        busy.abort()
-        idle.abort()
+async def test_an_idle_connection_ends_when_its_time_is_over(place: Place) -> None:
+    with running(place, "--keepalive-timeout", "0.5", "--metrics-port", "0") as server:
+        idle = [await connect(server) for _ in range(3)]
+        # A client of a busy machine may come too late with its request, and be idle from the start.
+        for connection in idle:
+            connection.ask("/hello.txt")
+        for connection in idle:
+            with contextlib.suppress(Cut):
+                assert (await connection.answer())[2] is False
+            assert await connection.closed()
+            connection.abort()
+        await comes_to(server, 3, "ktls_timeouts_total", stage="idle")
         server.stop()
 
 
 async def test_without_descriptors_the_server_waits_and_serves_again(place: Place, loop: str) -> None:
-    options = ("--handshake-timeout", "3", "--max-connections", "1000", "--metrics-port", "0", "--loop", loop)
+    options = ("--handshake-timeout", "600", "--max-connections", "1000", "--metrics-port", "0", "--loop", loop)
     with running(place, *options, descriptors=64) as server:
+        started = time.monotonic()
 
         def cpu_seconds() -> float:
             fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(") ")[2].split()
@@ -254,7 +256,9 @@ async def test_without_descriptors_the_server_waits_and_serves_again(place: Plac
         await asyncio.sleep(1)
         # Spinning would use all of this second.
         assert cpu_seconds() - used < 0.5
-        assert server.errors().count("cannot accept connections") == 1
+        # Once in ten seconds, however often it is met.
+        logged = server.errors().count("cannot accept connections")
+        assert logged <= 1 + (time.monotonic() - started) // 10
         for _reader, writer in flood:
             writer.close()
         assert await fetch(server) == b"hello"
