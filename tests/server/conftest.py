@@ -11,17 +11,10 @@ from pathlib import Path
 import pytest
 
 from ktls_server.kernel.probe import KernelTls, probe
-from tests.server.running import EMULATED, Server, Variant, environment
+from tests.server.running import Server, Variant, environment
 from tests.server.site import make_site
 
 LOOPS = ("uvloop", "asyncio")
-# Long enough for a client that does not stall, on a machine that is busy or emulated.
-_LIMIT = "2" if EMULATED else "1"
-IMPATIENT = (
-    *("--handshake-timeout", _LIMIT, "--head-timeout", _LIMIT, "--keepalive-timeout", _LIMIT),
-    *("--send-timeout", _LIMIT),
-)
-"""Time limits short enough to be waited for, as options."""
 
 StartServer = Callable[[Variant], Server]
 
@@ -92,16 +85,7 @@ def servers(
 @pytest.fixture
 def server(servers: Callable[[Variant], Server], variant: Variant) -> Iterator[Server]:
     """The server of this variant, unharmed before and after."""
-    yield from _watched(servers(variant))
-
-
-@pytest.fixture
-def impatient(servers: Callable[[Variant], Server], variant: Variant) -> Iterator[Server]:
-    """As `server`, with time limits of a second or two."""
-    yield from _watched(servers(Variant(variant.path, variant.loop, IMPATIENT)))
-
-
-def _watched(server: Server) -> Iterator[Server]:
+    server = servers(variant)
     yield server
     server.assert_unharmed()
 

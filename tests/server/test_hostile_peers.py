@@ -11,7 +11,6 @@ import ssl
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -27,7 +26,7 @@ from tests.server.clients import (
     tcp_connect,
 )
 from tests.server.dripping import DrippingClient, client_hello
-from tests.server.running import Server
+from tests.server.running import Server, Variant
 from tests.server.site import SMALL, SPARSE_BYTES, content
 
 MEBIBYTE = 1 << 20
@@ -239,26 +238,45 @@ def test_silent_clients_do_not_hold_up_the_others(server: Server, neighbour: Cli
             assert client.get("/small.txt").body == SMALL
 
 
-@each_version
-def test_whoever_stalls_meets_the_time_limit_of_that_stage(impatient: Server, version: ssl.TLSVersion) -> None:
-    """All of them at once, as each has to be waited for."""
-    context = client_context(impatient, version)
-    with ExitStack() as stack:
-        silent, half = (stack.enter_context(tcp_connect(impatient)) for _ in range(2))
-        half.sendall(client_hello(impatient)[:100])
-        idle, unfinished = (stack.enter_context(Client(impatient, context=context)) for _ in range(2))
-        assert idle.get("/small.txt").body == SMALL
-        unfinished.send(request("/small.txt")[:-2])
-        stalled = stack.enter_context(Client(impatient, context=context, receive_buffer=65536))
-        stalled.send(request("/sparse.bin"))
-        assert stalled.answer_head().headers["content-length"] == str(SPARSE_BYTES)
+# Each of these servers has short time limits only for stages in which none of its clients has to be quick.
 
+
+@pytest.fixture
+def limited(servers: Callable[[Variant], Server], variant: Variant) -> Callable[..., Server]:
+    """A server like `server`, with further options."""
+    return lambda *options: servers(Variant(variant.path, variant.loop, options))
+
+
+def test_a_handshake_that_does_not_go_on_is_ended(limited: Callable[..., Server]) -> None:
+    server = limited("--handshake-timeout", "1")
+    with tcp_connect(server) as silent, tcp_connect(server) as half:
+        half.sendall(client_hello(server)[:100])
         assert read_to_the_end(silent) == b""
         assert read_to_the_end(half) == b""
+        # While the clients still hold their ends.
+        server.assert_unharmed()
+
+
+@each_version
+def test_an_idle_connection_is_ended_politely(limited: Callable[..., Server], version: ssl.TLSVersion) -> None:
+    server = limited("--keepalive-timeout", "1")
+    with connected(server, version) as idle:
         assert idle.at_end()
+        server.assert_unharmed()
+
+
+@each_version
+def test_a_request_that_does_not_go_on_and_a_response_that_is_not_taken_are_ended(
+    limited: Callable[..., Server], version: ssl.TLSVersion
+) -> None:
+    server = limited("--head-timeout", "1", "--send-timeout", "1")
+    context = client_context(server, version)
+    with connected(server, version) as unfinished, Client(server, context=context, receive_buffer=65536) as stalled:
+        unfinished.send(request("/small.txt")[:-2])
+        stalled.send(request("/sparse.bin"))
+        assert stalled.answer_head().headers["content-length"] == str(SPARSE_BYTES)
         answer = unfinished.answer()
         assert (answer.status, answer.headers["connection"]) == (408, "close")
         assert unfinished.at_end()
-        # While the clients still hold their ends.
-        impatient.assert_unharmed()
+        server.assert_unharmed()
         stalled.read_until_broken(SPARSE_BYTES)
