@@ -6,8 +6,10 @@ as for a misspelt option), 1 for what the system refused.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
+import shlex
 import sys
 
 import click
@@ -41,9 +43,25 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-") and not context.resilient_parsing:
+            context.fail(f"There is no command {name!r}.{_hint(name)}")
+        return super().resolve_command(context, args)
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+def _hint(name: str) -> str:
+    """What was meant, most likely: a folder to serve, or a command by nearly its name."""
+    if os.path.isdir(name):
+        return f" To serve that folder: ktls-server serve {shlex.quote(name)}"
+    matches = difflib.get_close_matches(name, _COMMANDS, n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

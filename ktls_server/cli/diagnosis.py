@@ -74,6 +74,7 @@ def diagnose(kernel: KernelTls, counters: dict[str, int]) -> Diagnosis:
 
 
 def _system() -> Iterator[Finding]:
+    yield Finding("System", "ktls-server", State.FACT, __version__)
     yield Finding("System", "kernel", State.FACT, f"{platform.system()} {platform.release()} {platform.machine()}")
     container = container_kind()
     yield Finding("System", "container", State.FACT, container or "no")

@@ -93,6 +93,8 @@ def _toml_file(path: Path) -> dict[str, _Given]:
     given = {}
     for key, raw in document.items():
         place = f"{path}, line {_line_of(key, text)}, {key}"
+        if isinstance(raw, dict):
+            raise ConfigurationError(f"{place}: is a table, and options stand at the top of the file, without one")
         if key not in _BY_NAME or key == "config":
             hint = _closest(key, [option.name for option in OPTIONS if option.name != "config"])
             suggestion = f"; did you mean {hint}?" if hint else "; see ktls-server serve --help"

@@ -88,7 +88,16 @@ def test_the_json_has_stable_keys_and_every_finding(command: Command, monkeypatc
     by_name = {entry["name"]: entry["value"] for entry in report["findings"]}
     assert by_name["connections sent"] == "7 by the kernel, 2 by a network card (hardware offload)"
     assert by_name["errors"] == "TlsDecryptError 1"
-    for name in ("kernel", "container", "Python", "OpenSSL", "ssl.OP_ENABLE_KTLS", "uvloop", "open files"):
+    for name in (
+        "ktls-server",
+        "kernel",
+        "container",
+        "Python",
+        "OpenSSL",
+        "ssl.OP_ENABLE_KTLS",
+        "uvloop",
+        "open files",
+    ):
         assert by_name[name], name
     for name in ("net.ipv4.tcp_wmem", "net.core.somaxconn"):
         assert by_name[name] != "unknown" or not Path("/proc/sys", *name.split(".")).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -44,10 +45,19 @@ def test_the_module_runs_as_the_command_does() -> None:
 
 
 def test_an_unknown_command_or_option_ends_with_status_2(command: Command) -> None:
-    assert command("surf").status == 2
+    outcome = command("surf")
+    assert outcome.status == 2
+    assert "There is no command 'surf'.\n" in outcome.err
     outcome = command("serve", "--prot", "1")
     assert outcome.status == 2
     assert "--port" in outcome.err
+
+
+def test_what_was_most_likely_meant_is_said(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Did you mean 'serve'?" in command("serv").err
+    (tmp_path / "my site").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "ktls-server serve 'my site'" in command("my site").err
 
 
 @pytest.mark.parametrize(("error", "status"), [(ConfigurationError("say it so"), 2), (SystemRefusal("say it so"), 1)])
