@@ -48,7 +48,12 @@ def _with_development_certificate(settings: Settings) -> Settings:
             f"{folder}, where the development certificate is kept, lies in the folder that is served;"
             " set XDG_CACHE_HOME to another, or give --cert and --key"
         )
-    pair = certificates.development_certificate(folder, _names_of(settings.host))
+    names = _names_of(settings.host)
+    # One for each: a certificate that somebody trusts already must not change because another address is served, too.
+    for name in names:
+        if name not in certificates.LOCAL_NAMES and "/" not in name and not name.startswith("."):
+            folder /= name
+    pair = certificates.development_certificate(folder, names)
     return dataclasses.replace(settings, cert=(pair.cert,), key=(pair.key,))
 
 
