@@ -1,5 +1,6 @@
 """What happens around the start: sockets and news from systemd, another user, the redirect, the numbers."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -91,6 +92,15 @@ def status_of(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
+def free_port_of_root() -> int:
+    """Below 1024, where only root may listen (ip(7), ip_unprivileged_port_start)."""
+    for port in range(1023, 511, -1):
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
+    raise AssertionError("no port is free")
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_root_becomes_another_user_in_every_process(workers: str) -> None:
     """Where the tests do not run as root, that it says so."""
@@ -106,7 +116,7 @@ async def test_root_becomes_another_user_in_every_process(workers: str) -> None:
             return
         # As certbot keeps it: nobody but root may even look at the files.
         place.certificate.parent.chmod(0o700)
-        with running(place, "--user", "nobody", "--workers", workers, "--metrics-port", "0") as server:
+        with running(place, "--user", "nobody", "--workers", workers, port=free_port_of_root()) as server:
             # Each worker has looked for a new certificate before it accepts.
             assert await fetch(server) == b"hello"
             (warning,) = server.errors().splitlines()

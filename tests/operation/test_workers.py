@@ -14,11 +14,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from ktls_server import certificates
-from ktls_server.operation.supervisor import PAUSES_SECONDS
+from ktls_server.operation import supervisor
+from ktls_server.operation.supervisor import STABLE_SECONDS
 from tests.operation.running import Connection, Cut, Place, Running, connect, fetch, metric, running, scrape
 from tests.waiting import eventually, eventually_async
 
@@ -149,9 +152,25 @@ async def test_a_connection_that_waits_to_be_accepted_survives_the_worker_that_d
         os.kill(second, signal.SIGCONT)
 
 
+def test_pauses_grow_while_a_worker_goes_on_dying_and_begin_anew_once_one_has_lived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now))
+    empty = supervisor._Place(0)
+
+    def pause_after(lifetime: float) -> float:
+        """Seconds from the death of a worker that lived so long to the next start."""
+        nonlocal now
+        empty.started, now = now, now + lifetime
+        supervisor._Supervisor._schedule(cast(supervisor._Supervisor, None), empty)
+        return empty.due - now
+
+    assert [pause_after(1) for _ in range(10)] == [0, 0.25, 0.5, 1, 2, 5, 10, 30, 30, 30]
+    assert [pause_after(STABLE_SECONDS), pause_after(1)] == [0, 0.25]
+
+
 def test_a_worker_that_dies_again_and_again_is_replaced_each_time(place: Place) -> None:
-    assert PAUSES_SECONDS[0] == 0.0
-    assert list(PAUSES_SECONDS) == sorted(PAUSES_SECONDS)
     with running(place, "--workers", "2") as server:
         for _ in range(3):
             before = server.workers()
