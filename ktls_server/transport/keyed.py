@@ -111,31 +111,36 @@ class KeyedTransport:
         self._key_updates[cause] += 1
 
     async def send(self, data: bytes, *, more: bool = False) -> None:
-        await self._spend(len(data))
+        if self._spend(len(data)):
+            await self._renew_key()
         await self._transmitter.send(data, more=more)
 
     async def send_file(self, fd: int, offset: int, count: int) -> None:
         while count:
             part = min(count, self._most_bytes_at_once)
-            await self._spend(part)
+            if self._spend(part):
+                await self._renew_key()
             await self._transmitter.send_file(fd, offset, part)
             offset += part
             count -= part
 
-    async def _spend(self, count: int) -> None:
-        """Account for the records that `count` bytes become; change the key before too many were sealed with it.
+    def _spend(self, count: int) -> bool:
+        """Account for the records that `count` bytes become; True where the key is used up with them.
 
         RFC 9846 section 5.5. The kernel's records may be shorter than they could be: counted as if half as long.
         """
         if self._closed:
             raise ConnectionLost("close_notify has been sent")
         self._records_left -= 2 + 2 * count // MAX_PLAINTEXT_BYTES
-        if self._records_left <= 0:
-            if self._transmitter.can_update:
-                await self._update_keys("limit")
-            elif self._records_left < -0.41 * self._record_limit:
-                # The AEAD's limit itself lies sqrt(2) times past the one that is kept.
-                raise ConnectionLost("the key has sealed all the records that it may")
+        return self._records_left <= 0
+
+    async def _renew_key(self) -> None:
+        """Change the key, where it can be changed, before too many records were sealed with it."""
+        if self._transmitter.can_update:
+            await self._update_keys("limit")
+        elif self._records_left < -0.41 * self._record_limit:
+            # The AEAD's limit itself lies sqrt(2) times past the one that is kept.
+            raise ConnectionLost("the key has sealed all the records that it may")
 
     async def close_notify(self) -> None:
         if not self._closed:
