@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.kernels.matrix import MARKER_DESCRIPTION
+
 # Helpers whose assertions shall say what they compared, as those of the tests do.
 pytest.register_assert_rewrite("tests.server.running", "tests.server.clients", "tests.server.dripping")
 
@@ -12,6 +14,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="this kernel has to have kernel TLS: a test that cannot use it fails (see python -m tests.kernels)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", MARKER_DESCRIPTION)
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,7 @@ def visit(server: Running, context: ssl.SSLContext, session: ssl.SSLSession | No
         return tls
 
 
+@pytest.mark.kernel_matrix("session tickets good at every worker")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_session_of_one_worker_is_resumed_by_another_and_by_the_one_that_takes_its_place(
     place: Place, version: ssl.TLSVersion
@@ -239,6 +240,7 @@ def test_a_reload_changes_the_certificate_of_every_worker_and_of_those_to_come(o
         assert everybody_shows(pair.cert.read_bytes())
 
 
+@pytest.mark.kernel_matrix("a key log of its own in every worker")
 def test_no_worker_can_read_the_key_log_of_another(place: Place) -> None:
     def key_logs(pid: int) -> set[int]:
         found = set()

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from ktls_server import certificates
 from ktls_server.kernel.probe import KernelTls, probe, statistics
 
@@ -40,6 +42,7 @@ def test_the_readme_shows_the_example_as_it_is() -> None:
     assert f"```python\n{EXAMPLE.read_text()}```\n" in (PROJECT / "README.md").read_text()
 
 
+@pytest.mark.kernel_matrix("the README's example, a server of one's own")
 def test_the_example_sends_a_file_by_the_kernel_where_it_can(tmp_path: Path, kernel_tls: KernelTls) -> None:
     pair = certificates.development_certificate(tmp_path)
     file = tmp_path / "file"

@@ -13,7 +13,7 @@ import pytest
 
 from ktls_server.kernel.probe import KernelTls
 from ktls_server.keys.suites import SUITES
-from tests.kernels.matrix import MARKER, MARKER_DESCRIPTION
+from tests.kernels.matrix import MARKER
 from tests.server.clients import TLS_1_2, TLS_1_3, client_context
 from tests.server.conftest import cache, kernel_tls, paths_to_test, servers, site, start_server
 from tests.server.running import Server, Variant
@@ -43,10 +43,6 @@ ConnectTo = Callable[..., WireClient]
 def paths(config: pytest.Config) -> tuple[str, ...]:
     """Under --ktls-kernel the kernel's path only: userspace was tested where computing is native."""
     return ("kernel",) if config.getoption("--ktls-kernel") else paths_to_test(config)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", MARKER_DESCRIPTION)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

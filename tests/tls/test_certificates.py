@@ -136,6 +136,7 @@ def many(servers: Callable[[Variant], Server], path: str, many_options: tuple[st
     server.assert_unharmed()
 
 
+@pytest.mark.kernel_matrix("certificates by name (SNI)")
 @each_version
 @pytest.mark.parametrize(
     ("name", "expected"),
@@ -179,6 +180,7 @@ def test_a_name_that_is_none_harms_nobody(many: Server, context_for: ContextFor,
     many.assert_unharmed()
 
 
+@pytest.mark.kernel_matrix("ECDSA and RSA for one name")
 @pytest.mark.parametrize(("ciphers", "expected"), [("ECDHE+aECDSA", "ecdsa"), ("ECDHE+aRSA", "rsa")])
 def test_the_clients_ciphers_choose_between_ecdsa_and_rsa(
     many: Server, context_for: ContextFor, pairs: dict[str, Pair], ciphers: str, expected: str
@@ -216,6 +218,7 @@ def test_handshakes_leave_no_secret_in_the_key_log(many: Server, context_for: Co
         assert not log.read_bytes().strip(b"\x00")
 
 
+@pytest.mark.kernel_matrix("sessions resumed")
 @each_version
 def test_sessions_are_resumed_under_every_name(many: Server, context_for: ContextFor, version: ssl.TLSVersion) -> None:
     for name in ("default.example", "both.example", "one.wild.example"):
@@ -262,6 +265,7 @@ each_client_auth = pytest.mark.parametrize("client_auth", ["required", "optional
 either_context = pytest.mark.parametrize("name", ["default.example", "both.example"])
 
 
+@pytest.mark.kernel_matrix("client certificates")
 @each_version
 @either_context
 @each_client_auth
@@ -279,6 +283,7 @@ def test_a_client_with_a_certificate(
         get_small(client)
 
 
+@pytest.mark.kernel_matrix("client certificates")
 @each_version
 @either_context
 def test_a_client_without_a_certificate_where_it_is_optional(
@@ -288,6 +293,7 @@ def test_a_client_without_a_certificate_where_it_is_optional(
         get_small(client)
 
 
+@pytest.mark.kernel_matrix("client certificates")
 @each_version
 @either_context
 def test_a_client_without_a_certificate_where_it_is_required_is_told(
@@ -323,6 +329,7 @@ def server(start_server: Callable[[Variant], Server], path: str, pair: Pair) -> 
     return start_server(Variant(path, "uvloop", pair.options()))
 
 
+@pytest.mark.kernel_matrix("certificates reloaded under way")
 @pytest.mark.parametrize("how", ["SIGHUP", "file change"])
 def test_a_new_pair_is_used_and_no_connection_is_dropped(
     server: Server, context_for: ContextFor, pair: Pair, how: str
@@ -372,6 +379,7 @@ def expect_certificate(server: Server, context: ssl.SSLContext, pair: Pair) -> N
     )
 
 
+@pytest.mark.kernel_matrix("a broken pair refused, the old one kept")
 @pytest.mark.parametrize("broken", ["no PEM at all", "the key of another", "missing"])
 def test_a_broken_pair_is_refused_and_the_old_one_kept(
     server: Server, context_for: ContextFor, authority: trustme.CA, pair: Pair, broken: str

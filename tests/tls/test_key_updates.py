@@ -7,14 +7,18 @@ key only, which OpenSSL follows.
 
 import pytest
 
+from ktls_server.kernel.probe import KernelTls
 from ktls_server.keys.suites import SUITES
+from tests.server.running import Server
 from tests.server.site import SMALL
 from tests.tls.conftest import Connect
 from tests.tls.wire_client import (
     APPLICATION_DATA,
     CLOSE_NOTIFY,
+    FATAL,
     HANDSHAKE,
     TLS13_SUITES,
+    UNEXPECTED_MESSAGE,
     WARNING,
     WireClient,
     get_request,
@@ -189,6 +193,21 @@ def test_a_malformed_key_update_is_refused(connect: Connect, content: bytes) -> 
     (alert,) = ending.alerts
     assert ending.data == b""
     assert alert[0] == 2, alert
+
+
+def test_a_key_update_in_two_records(connect: Connect, server: Server, kernel_tls: KernelTls) -> None:
+    """Lawful (RFC 8446 section 5.1), though nobody sends it. A kernel that decrypts waits for the next key after the first
+    part already, so that the second can never be read: it is refused in order."""
+    client = connect()
+    message = key_update(requested=False)
+    client.send_raw(client.seal(message[:3], HANDSHAKE) + client.seal(message[3:], HANDSHAKE))
+    client.next_key()
+    client.send(REQUEST)
+    if server.variant.path == "kernel" and kernel_tls.rekey and "off" not in server.variant.options:
+        ending = client.ending()
+        assert (ending.data, ending.alerts) == (b"", [(FATAL, UNEXPECTED_MESSAGE)])
+        return
+    expect_small(client)
 
 
 def test_data_under_the_key_that_was_left_behind_is_refused(connect: Connect) -> None:

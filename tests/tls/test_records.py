@@ -58,6 +58,7 @@ def expect_refusal(client: WireClient, *descriptions: int) -> None:
     assert ending.alerts in [[(FATAL, description)] for description in descriptions]
 
 
+@pytest.mark.kernel_matrix("fragmented requests")
 @each_suite
 def test_a_request_in_records_of_one_byte(connect: Connect, suite: str) -> None:
     client = connect(suite)
@@ -200,6 +201,7 @@ def test_requests_before_close_notify_are_answered(connect: Connect, version: st
     assert client.ending().alerts == [(WARNING, CLOSE_NOTIFY)]
 
 
+@pytest.mark.kernel_matrix("data after close_notify ignored")
 @each_version
 def test_data_after_close_notify_is_ignored(connect: Connect, version: str) -> None:
     """RFC 8446 section 6.1: any data received after a closure alert MUST be ignored."""
@@ -209,6 +211,7 @@ def test_data_after_close_notify_is_ignored(connect: Connect, version: str) -> N
     assert (ending.data, ending.alerts) == (b"", [(WARNING, CLOSE_NOTIFY)])
 
 
+@pytest.mark.kernel_matrix("alerts of both levels")
 @each_version
 @pytest.mark.parametrize("description", [UNEXPECTED_MESSAGE, BAD_RECORD_MAC, 80])
 def test_a_fatal_alert_ends_the_connection_without_an_answer(connect: Connect, version: str, description: int) -> None:
@@ -218,6 +221,7 @@ def test_a_fatal_alert_ends_the_connection_without_an_answer(connect: Connect, v
     assert (ending.data, ending.alerts) == (b"", [])
 
 
+@pytest.mark.kernel_matrix("alerts of both levels")
 @pytest.mark.parametrize(
     ("version", "description"), [("TLSv1.2", USER_CANCELED), ("TLSv1.2", 41), ("TLSv1.3", USER_CANCELED)]
 )
@@ -341,6 +345,7 @@ def test_text_in_place_of_a_record(connect: Connect, version: str) -> None:
     expect_refusal(client, PROTOCOL_VERSION, UNEXPECTED_MESSAGE, RECORD_OVERFLOW)
 
 
+@pytest.mark.kernel_matrix("alert for a message out of place")
 @each_version
 @pytest.mark.parametrize(
     ("content_type", "content"),
@@ -391,6 +396,7 @@ def test_an_alert_that_is_none(connect: Connect, version: str, content: bytes) -
     assert [level for level, _ in client.alerts] == [FATAL]
 
 
+@pytest.mark.kernel_matrix("truncated records")
 @each_version
 @pytest.mark.parametrize("kept", [3, 5, 20])
 def test_a_truncated_record_and_the_end(connect: Connect, server: Server, version: str, kept: int) -> None:
@@ -400,6 +406,7 @@ def test_a_truncated_record_and_the_end(connect: Connect, server: Server, versio
     server.assert_unharmed()
 
 
+@pytest.mark.kernel_matrix("others unharmed by a broken client")
 @each_version
 def test_others_are_unharmed(connect: Connect, big: bytes, version: str) -> None:
     """While one client downloads, another breaks every rule."""

@@ -15,7 +15,7 @@ from tests.waiting import WAIT_SECONDS
 
 with warnings.catch_warnings():  # It imports asyncore, deprecated in Python 3.11.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from tlslite.api import HandshakeSettings, TLSConnection, TLSRemoteAlert
+    from tlslite.api import HandshakeSettings, TLSAbruptCloseError, TLSConnection, TLSRemoteAlert
     from tlslite.constants import AlertDescription, AlertLevel, KeyUpdateMessageType
     from tlslite.messages import Alert, ApplicationData
 
@@ -89,6 +89,7 @@ def test_a_download_between_small_requests(connect: Connect, suite: str) -> None
     connection.close()
 
 
+@pytest.mark.kernel_matrix("tlslite-ng as the client")
 @pytest.mark.parametrize("suite", [*TLS13_SUITES, *TLS12_SUITES])
 def test_fragmented_and_empty_records(connect: Connect, suite: str) -> None:
     connection = connect(suite)
@@ -100,6 +101,7 @@ def test_fragmented_and_empty_records(connect: Connect, suite: str) -> None:
     assert read_answer(connection) == SMALL
 
 
+@pytest.mark.kernel_matrix("tlslite-ng as the client")
 @pytest.mark.parametrize("suite", TLS13_SUITES)
 def test_padded_records(connect: Connect, suite: str) -> None:
     def padding(length: int, _content_type: int, most: int) -> int:
@@ -111,6 +113,7 @@ def test_padded_records(connect: Connect, suite: str) -> None:
         assert read_answer(connection) == SMALL
 
 
+@pytest.mark.kernel_matrix("tlslite-ng as the client")
 @pytest.mark.parametrize("suite", TLS13_SUITES)
 def test_key_updates_in_the_middle_of_a_request(connect: Connect, suite: str, follows_key_updates: bool) -> None:
     kinds = [KeyUpdateMessageType.update_not_requested]
@@ -124,6 +127,7 @@ def test_key_updates_in_the_middle_of_a_request(connect: Connect, suite: str, fo
         assert read_answer(connection) == SMALL
 
 
+@pytest.mark.kernel_matrix("tlslite-ng as the client")
 def test_a_warning_interleaved_with_a_request(connect: Connect) -> None:
     connection = connect(TLS12_SUITES[0])
     connection.write(REQUEST[:11])
@@ -133,6 +137,7 @@ def test_a_warning_interleaved_with_a_request(connect: Connect) -> None:
     assert read_answer(connection) == SMALL
 
 
+@pytest.mark.kernel_matrix("tlslite-ng as the client")
 @pytest.mark.parametrize("suite", [TLS13_SUITES[0], TLS12_SUITES[0]])
 def test_the_server_closes_in_order(connect: Connect, suite: str) -> None:
     """tlslite raises TLSAbruptCloseError where close_notify is missing."""
@@ -153,3 +158,25 @@ def test_tlslite_understands_the_servers_alert(connect: Connect, suite: str) -> 
     with pytest.raises(TLSRemoteAlert) as alert:
         connection.read(max=1, min=1)
     assert alert.value.description == AlertDescription.bad_record_mac
+
+
+@pytest.mark.parametrize("suite", [TLS13_SUITES[0], TLS12_SUITES[0]])
+def test_a_fatal_alert_ends_the_connection(connect: Connect, suite: str) -> None:
+    """What comes after it is not answered, and it has no answer itself (RFC 8446 section 6.2)."""
+    connection = connect(suite)
+    connection.write(REQUEST)
+    assert read_answer(connection) == SMALL
+    run(connection._sendMsg(Alert().create(AlertDescription.internal_error, AlertLevel.fatal)))
+    connection.write(REQUEST)
+    with pytest.raises((TLSAbruptCloseError, ConnectionError)):
+        connection.read(max=1, min=1)
+
+
+@pytest.mark.kernel_matrix("tlslite-ng as the client")
+@pytest.mark.parametrize("suite", [TLS13_SUITES[0], TLS12_SUITES[0]])
+def test_data_after_close_notify_is_not_answered(connect: Connect, suite: str) -> None:
+    connection = connect(suite)
+    run(connection._sendMsg(Alert().create(AlertDescription.close_notify, AlertLevel.warning)))
+    connection.write(REQUEST)
+    assert connection.read(max=1, min=1) == b""
+    assert connection.closed
