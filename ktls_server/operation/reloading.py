@@ -18,8 +18,7 @@ class Certificates:
 
     def __init__(self, settings: Settings) -> None:
         """Raises ConfigurationError where a certificate or a key is not usable."""
-        self._paths = {*settings.cert, *settings.key}
-        self._read = [path for path in (*settings.cert, *settings.key, settings.client_ca) if path is not None]
+        self._paths = [path for path in (*settings.cert, *settings.key, settings.client_ca) if path is not None]
         self._user = settings.user
         # Looked at before the files are read: what is replaced in between counts as changed.
         self._times: dict[Path, tuple[int, int]] = {}
@@ -28,7 +27,7 @@ class Certificates:
 
     def warn_of_unreadable(self) -> None:
         """Say, once root is given up, which files can not be read again. They are in use all the same."""
-        unreadable = [str(path) for path in self._read if not os.access(path, os.R_OK)]
+        unreadable = [str(path) for path in self._paths if not os.access(path, os.R_OK)]
         if unreadable:
             _log.warning(
                 "user %s cannot read %s: when they are renewed, restart the server, or let that user read them",

@@ -138,7 +138,12 @@ def _run(lane: str, path: Path) -> bool:
     tests = ["--kernel-matrix", str(path), *TESTS]
     options = ["--timeout", str(TIMEOUT_SECONDS), "--env", f"KTLS_TEST_CUTS={CUTS}"]
     command = [*python, "tests.kernels", lane, *options, "--", *pytest_command, *tests]
-    return subprocess.run(command, check=False).returncode == 0
+    with subprocess.Popen(command) as running:
+        try:
+            return running.wait() == 0
+        except BaseException:
+            running.terminate()  # the lane powers its machine off on the way out; `run` would kill it at once
+            raise
 
 
 def table(columns: dict[str, Outcomes]) -> str:

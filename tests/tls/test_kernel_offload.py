@@ -1,19 +1,25 @@
-"""Who encrypts and who decrypts, by the kernel's own count, for every cipher that it is asked for."""
+"""Who encrypts and who decrypts, by the kernel's own count, for every cipher that it is asked for; what it saves."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
+from ktls_server.bench.processes import resident_bytes
 from ktls_server.kernel.probe import KernelTls, statistics
 from tests.kernels.matrix import MARKER
-from tests.server.running import Server
-from tests.server.site import content
+from tests.server.clients import Client, client_context
+from tests.server.running import Server, Variant
+from tests.server.site import SMALL, content
 from tests.tls.conftest import Connect
 from tests.tls.wire_client import TLS12_SUITES, TLS13_SUITES
 
 each_suite = pytest.mark.parametrize("suite", [*TLS12_SUITES, *TLS13_SUITES])
 
 RecordProperty = Callable[[str, object], None]
+
+IDLE_CONNECTIONS = 200
 
 
 @pytest.mark.kernel_matrix("sendfile, {suite}")
@@ -37,3 +43,27 @@ def test_requests_are_decrypted_by_the_kernel_where_it_can_rekey(
     assert statistics().get("TlsRxSw", 0) - keyed == offloaded
     if "off" not in server.variant.options:
         record_property(MARKER, "kernel" if offloaded else "OpenSSL")
+
+
+@pytest.mark.kernel_matrix("memory of an idle connection")
+def test_an_idle_connection_costs_little_and_less_without_an_ssl_object(
+    start_server: Callable[[Variant], Server], variant: Variant, kernel_tls: KernelTls, record_property: RecordProperty
+) -> None:
+    """An SSLObject and its BIOs are some 20 KiB. The first connections make room that the others need not make again."""
+    server = start_server(replace(variant, options=(*variant.options, "--max-connections-per-address", "1000")))
+    context = client_context(server)
+    offloaded = variant.path == "kernel" and kernel_tls.rekey and "off" not in variant.options
+    most_kib = 8 if offloaded else 30
+    with ExitStack() as stack:
+
+        def connect(count: int) -> int:
+            for _ in range(count):
+                client = stack.enter_context(Client(server, context=context))
+                assert client.get("/small.txt").body == SMALL
+            return resident_bytes(server.pid)
+
+        before = connect(50)
+        after = connect(IDLE_CONNECTIONS)
+    assert (after - before) / 1024 / IDLE_CONNECTIONS <= most_kib
+    if "off" not in variant.options:
+        record_property(MARKER, f"under {most_kib} KiB")

@@ -2,8 +2,11 @@
 
 import asyncio
 import socket
+import ssl
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -89,6 +92,24 @@ async def test_the_kernel_takes_all(kernel: Kernel, session: Session, channel: C
     transport = await establish(channel, session, POLICY)
     assert transport.transmit_path == "kernel"
     assert await transport.receive() == b"hello"
+
+
+class StandIn:
+    """In the place of an SSLObject that nobody asks for anything."""
+
+
+@pytest.mark.parametrize("offloaded", [True, False])
+async def test_the_ssl_object_goes_where_the_kernel_decrypts(
+    kernel: Kernel, session: Session, channel: Channel, offloaded: bool
+) -> None:
+    stand_in = cast(ssl.SSLObject, StandIn())
+    seen = weakref.ref(stand_in)
+    session = replace(session, tls=stand_in)
+    del stand_in
+    transport = await establish(channel, session, replace(POLICY, receive=offloaded))
+    del session
+    assert (seen() is None) == offloaded
+    assert transport.transmit_path == "kernel"
 
 
 async def test_the_kernel_does_not_take_the_sending_key(
