@@ -22,6 +22,9 @@ def some_statistics() -> Statistics:
     statistics.connections["kernel", "TLSv1.3", "TLS_AES_128_GCM_SHA256"] = 2
     statistics.responses[200] = 5
     statistics.timeouts["idle"] = 1
+    statistics.body_bytes["kernel"] = 1000
+    statistics.handshake_failures["no_shared_cipher"] = 1
+    statistics.key_updates["answer"] = 4
     return statistics
 
 
@@ -120,7 +123,15 @@ def test_prometheus_can_read_the_sum_of_all_workers(board: Scoreboard) -> None:
     assert samples["ktls_connections_accepted_total",] == 9
     assert samples["ktls_connections_total", "TLS_AES_128_GCM_SHA256", "TLSv1.3", "kernel"] == 6
     assert samples["ktls_responses_total", "200"] == 15
-    assert samples["ktls_open_connections", "0", "idle"] == 2
+    assert samples["ktls_response_body_bytes_total", "kernel"] == 3000
+    assert samples["ktls_handshake_failures_total", "no_shared_cipher"] == 3
+    assert samples["ktls_timeouts_total", "idle"] == 3
+    assert samples["ktls_key_updates_total", "answer"] == 12
+    for worker in ("0", "1"):
+        assert samples["ktls_open_connections", worker, "idle"] == 2
+        assert samples["ktls_worker_connection_tasks", worker] == 3
+        assert samples["ktls_worker_resident_memory_bytes", worker] > 1_000_000
+        assert samples["ktls_worker_open_fds", worker] >= 3
     assert samples["ktls_worker_restarts_total", "0"] == 1
     assert samples["ktls_worker_restarts_total", "1"] == 0
 
