@@ -108,7 +108,6 @@ def main(arguments: list[str]) -> int:
     for lane in lanes:
         if lane not in known:
             parser.error(f"no lane is called {lane!r}: {help_text}")
-    signal.signal(signal.SIGTERM, leave)  # so that the lane ends, and the folder goes
     columns: dict[str, Outcomes] = {}
     failed = []
     # Below the project, because a guest has a /run and a TMPDIR of its own.
@@ -157,4 +156,5 @@ def table(columns: dict[str, Outcomes]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, leave)  # so that the lane ends, and the folder goes
     sys.exit(main(sys.argv[1:]))
