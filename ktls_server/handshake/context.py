@@ -55,10 +55,13 @@ class TlsContexts:
         self._default, self._by_name = self._build()
 
     def attach(self, key_log: KeyLog) -> None:
-        """Send the secrets of every context's handshakes to `key_log`: once, in the process that does the handshakes."""
-        self._key_log = key_log
+        """Send the secrets of every context's handshakes to `key_log`: once, in the process that does the handshakes.
+
+        Raises OSError where /proc is not mounted.
+        """
         for context in {self.first, self._default, *self._by_name.values()}:
             key_log.attach(context)
+        self._key_log = key_log
 
     def reload(self) -> None:
         """Read certificates, keys and client authorities again. Raises ConfigurationError, and all stays as it was.
