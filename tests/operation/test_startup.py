@@ -187,3 +187,17 @@ def test_a_worker_that_cannot_start_ends_the_start_with_its_reason(place: Place)
     assert done.returncode == 2
     assert "192.0.2.1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+WITHOUT_PROC = ("unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
+
+
+async def test_where_proc_is_missing_openssl_encrypts(place: Place) -> None:
+    with running(place, prefix=WITHOUT_PROC) as server:
+        assert await fetch(server) == b"hello"
+        assert await fetch(server, "/middle.bin") == (place.site / "middle.bin").read_bytes()
+        os.kill(server.process.pid, signal.SIGHUP)
+        eventually(lambda: "certificates read again" in server.errors(), "the reload")
+        assert await fetch(server) == b"hello"
+        assert "OpenSSL encrypts for all connections, which costs more; mount /proc" in server.errors()
+        assert "Traceback" not in server.errors()
