@@ -110,7 +110,7 @@ class TlsAcceptor:
         channel = Channel(sock, asyncio.get_running_loop())
         try:
             session = await accept(channel, self._context, self._key_log)
-            transport = await establish(channel, session, self._policy)
+            transport = establish(channel, session, self._policy)
         except BaseException:
             channel.close()
             raise

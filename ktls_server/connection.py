@@ -226,7 +226,7 @@ class Connection:
         except HandshakeFailed:
             await self._linger()  # so that the alert is read before the connection goes
             raise
-        transport = await establish(channel, session, service.policy, service.statistics.key_updates)
+        transport = establish(channel, session, service.policy, service.statistics.key_updates)
         logged = LoggedConnection(self.address, session.version, session.cipher, transport.transmit_path)
         self._logged = logged
         service.statistics.connections[logged.tx, logged.tls_version, logged.cipher] += 1

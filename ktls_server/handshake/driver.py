@@ -2,7 +2,8 @@
 
 `do_handshake()` is synchronous, so whatever appears in the key log during a call belongs to this connection. The records
 that the completing call writes in TLS 1.3 (NewSessionTicket) are already under the application key: they are counted, not
-assumed. They are the only thing that may not have been sent when this returns.
+assumed. They are sent at once, like all else: a client whose Nagle algorithm is on waits with its request for an
+acknowledgement of its Finished, and they carry it.
 """
 
 from __future__ import annotations
@@ -66,8 +67,7 @@ async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | No
             if not server_random:
                 server_random = _server_random(flight)
             finished_nonce = _explicit_nonce_of_finished(flight) or finished_nonce
-            if not complete or tls.version() != "TLSv1.3":
-                await channel.send(flight)
+            await channel.send(flight)
         if complete:
             return _session(tls, incoming, outgoing, logged, server_random, flight, finished_nonce)
 
@@ -86,7 +86,6 @@ def _session(
     secrets: Tls12Secrets | Tls13Secrets | None = None
     explicit_nonce = None
     if version == "TLSv1.3":
-        unsent = last_flight
         if logged:
             secrets = Tls13Secrets(
                 server=logged["SERVER_TRAFFIC_SECRET_0"][1], client=logged["CLIENT_TRAFFIC_SECRET_0"][1]
@@ -94,7 +93,6 @@ def _session(
         receive_sequence = 0
         transmit_sequence = sum(1 for _record in split_records(last_flight))
     else:
-        unsent = b""
         if logged:
             client_random, master_secret = logged["CLIENT_RANDOM"]
             secrets = Tls12Secrets(master_secret, client_random)
@@ -113,7 +111,6 @@ def _session(
         server_random=server_random,
         transmit_sequence=transmit_sequence,
         receive_sequence=receive_sequence,
-        unsent=unsent,
         transmit_explicit_nonce=explicit_nonce,
     )
 

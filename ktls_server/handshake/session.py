@@ -29,8 +29,7 @@ class Session:
     `transmit_explicit_nonce` the nonce_explicit that it has to carry in TLS 1.2 with AES-GCM (RFC 5288 section 3; None
     elsewhere), `receive_sequence` that of the client's first record after its Finished.
 
-    `secrets` are None where no key log was kept. `unsent` are records that OpenSSL wrote and nobody has sent yet
-    (NewSessionTicket): they have to go out before the kernel is keyed, and may wait for the first response otherwise.
+    `secrets` are None where no key log was kept.
     """
 
     tls: ssl.SSLObject
@@ -43,7 +42,6 @@ class Session:
     server_random: bytes = field(repr=False)
     transmit_sequence: int = 0
     receive_sequence: int = 0
-    unsent: bytes = field(default=b"", repr=False)
     transmit_explicit_nonce: bytes | None = field(default=None, repr=False)
     _silent_bytes: int = 0
 

@@ -41,10 +41,10 @@ class TransportPolicy:
         return self.receive and self.kernel.rekey and session.suite is not None and self.kernel.receive(session.suite)
 
 
-async def establish(
+def establish(
     channel: Channel, session: Session, policy: TransportPolicy, key_updates: Counter[str] | None = None
 ) -> Transport:
-    """The transport of a connection whose handshake is complete. Raises ConnectionLost.
+    """The transport of a connection whose handshake is complete.
 
     `key_updates` counts what becomes of the keys, as `KeyedTransport` says.
     """
@@ -54,9 +54,6 @@ async def establish(
     if not session.secrets or not session.suite:
         return OpenSslTransport(channel, session, record_limit)
     if policy.transmit and policy.kernel.transmit(session.suite):
-        # What userspace has encrypted must be out before the kernel encrypts all that is written.
-        await channel.send(session.unsent)
-        session.unsent = b""
         try:
             transmitter = KernelTransmitter(channel, session, can_rekey=policy.kernel.rekey)
         except KernelTlsUnavailable as refusal:

@@ -30,7 +30,7 @@ class KernelTransmitter:
     def __init__(self, channel: Channel, session: Session, *, can_rekey: bool) -> None:
         """Install the key. Raises KernelTlsUnavailable, and the socket then goes on sending what it is given.
 
-        All that userspace has encrypted must be out already.
+        All that userspace has encrypted is out already: from now on whatever is written gets encrypted.
         """
         assert session.suite is not None
         self._channel = channel

@@ -92,7 +92,6 @@ class OpenSslTransport:
         await self._flush()
 
     async def _flush(self) -> None:
-        data = self._session.unsent + self._session.outgoing.read()
-        self._session.unsent = b""
+        data = self._session.outgoing.read()
         if data:
             await self._channel.send(data)

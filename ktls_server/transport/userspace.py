@@ -11,7 +11,6 @@ costs about as much again as reading, encrypting and sending together (docs/perf
 from __future__ import annotations
 
 import os
-import socket
 from typing import Final
 
 from ..errors import FileChanged
@@ -37,12 +36,11 @@ _sealed = memoryview(bytearray(RECORDS_AT_ONCE * MAX_SEALED_BYTES))
 class UserspaceTransmitter:
     """`Transmitter` that seals with the keys that the kernel would have got."""
 
-    __slots__ = ("_channel", "_held", "_sealer", "_secret", "_suite", "_unsent", "can_update")
+    __slots__ = ("_channel", "_held", "_sealer", "_secret", "_suite", "can_update")
 
     path = "userspace"
 
     def __init__(self, channel: Channel, session: Session) -> None:
-        """Takes over what OpenSSL has written and nobody has sent: it goes out before the first record of ours."""
         assert session.suite is not None
         self._channel = channel
         self._suite = session.suite
@@ -50,7 +48,6 @@ class UserspaceTransmitter:
         self._sealer = RecordSealer(
             session.suite, session.server_key(), session.transmit_sequence, session.transmit_explicit_nonce
         )
-        self._unsent, session.unsent = session.unsent, b""
         self._held = b""
         self.can_update = self._secret is not None
 
@@ -86,9 +83,6 @@ class UserspaceTransmitter:
 
     async def _send_staged(self, size: int) -> None:
         """Seal and send the first `size` bytes of the staging buffer."""
-        if self._unsent:
-            unsent, self._unsent = self._unsent, b""
-            await self._channel.send(unsent, socket.MSG_MORE)
         sealer = self._sealer
         length = 0
         for slot in _slots:
@@ -100,13 +94,9 @@ class UserspaceTransmitter:
 
     async def send_control(self, content_type: int, content: bytes) -> None:
         """One record of another type than application data, after what is held."""
-        await self._flush()
-        unsent, self._unsent = self._unsent, b""
-        await self._channel.send(unsent + self._sealer.seal(content_type, content))
-
-    async def _flush(self) -> None:
         if self._held:
             await self.send(b"", more=False)
+        await self._channel.send(self._sealer.seal(content_type, content))
 
     def update(self) -> None:
         """Go on to the next generation of the key, right after a KeyUpdate was sent (RFC 8446 section 7.2)."""

@@ -1,6 +1,7 @@
 """Who encrypts, seen from outside: the kernel's own counters, the access log, the memory of the server process."""
 
 import os
+import select
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from ktls_server.keys.suites import CipherKind
 from tests.server.clients import TLS_1_2, TLS_1_3, VERSION_NAMES, Client, client_context, connected, request
 from tests.server.running import KeyedSockets, Server, Variant
 from tests.server.site import SMALL, content
+from tests.waiting import WAIT_SECONDS
 
 MEBIBYTE = 1 << 20
 AES_128, CCM, CBC = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-CCM", "ECDHE-ECDSA-AES128-SHA256"
@@ -68,6 +70,14 @@ def test_a_session_is_resumed_and_byte_exact(server: Server, version: ssl.TLSVer
             assert again.get("/16385.bin").body == content(16385)
             session = again.tls.session
     keyed.expect_transmit(server, 3)
+
+
+def test_tickets_do_not_wait_for_the_first_request(server: Server) -> None:
+    """They carry the acknowledgement of the client's Finished, which Nagle's algorithm has it wait for."""
+    with connected(server, TLS_1_3) as client:
+        readable, _writable, _broken = select.select([client.tls], [], [], WAIT_SECONDS)
+        assert readable == [client.tls]
+        assert client.get("/small.txt").body == SMALL
 
 
 @each_version

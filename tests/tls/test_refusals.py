@@ -89,7 +89,7 @@ async def channel() -> AsyncIterator[Channel]:
 
 
 async def test_the_kernel_takes_all(kernel: Kernel, session: Session, channel: Channel) -> None:
-    transport = await establish(channel, session, POLICY)
+    transport = establish(channel, session, POLICY)
     assert transport.transmit_path == "kernel"
     assert await transport.receive() == b"hello"
 
@@ -106,7 +106,7 @@ async def test_the_ssl_object_goes_where_the_kernel_decrypts(
     seen = weakref.ref(stand_in)
     session = replace(session, tls=stand_in)
     del stand_in
-    transport = await establish(channel, session, replace(POLICY, receive=offloaded))
+    transport = establish(channel, session, replace(POLICY, receive=offloaded))
     del session
     assert (seen() is None) == offloaded
     assert transport.transmit_path == "kernel"
@@ -116,7 +116,7 @@ async def test_the_kernel_does_not_take_the_sending_key(
     kernel: Kernel, session: Session, channel: Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     kernel.refused.add("transmit")
-    transport = await establish(channel, session, POLICY)
+    transport = establish(channel, session, POLICY)
     assert transport.transmit_path == "userspace"
     assert await transport.receive() == b"hello"
     assert "ENOMEM" in caplog.text
@@ -128,7 +128,7 @@ async def test_the_kernel_does_not_take_the_receiving_key(
     """OpenSSL goes on decrypting."""
     kernel.refused.add("receive")
     request = session.incoming.read()
-    transport = await establish(channel, session, POLICY)
+    transport = establish(channel, session, POLICY)
     assert transport.transmit_path == "kernel"
     session.incoming.write(request)
     assert await transport.receive() == b"hello"
@@ -140,7 +140,7 @@ async def test_the_kernel_does_not_take_the_receiving_key_once_records_were_open
 ) -> None:
     """OpenSSL has not seen those: there is no way back."""
     kernel.refused.add("receive")
-    transport = await establish(channel, session, POLICY)
+    transport = establish(channel, session, POLICY)
     with pytest.raises(ConnectionLost):
         await transport.receive()
     assert "ENOMEM" in caplog.text
@@ -150,7 +150,7 @@ async def test_the_kernel_does_not_take_the_next_key(
     kernel: Kernel, session: Session, channel: Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     """KeyUpdate is out and the old key must not be used again: the connection is cut, which is nobody's fault here."""
-    transport = await establish(channel, session, replace(POLICY, record_limit=1))
+    transport = establish(channel, session, replace(POLICY, record_limit=1))
     kernel.refused.add("transmit")
     with pytest.raises(ConnectionLost):
         await transport.send(b"data")
