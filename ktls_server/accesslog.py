@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from ktls_server.http1.messages import Request
+from .http1.messages import Request
 
 Format: TypeAlias = Literal["common", "combined", "json"]
 Schedule: TypeAlias = Callable[[float, Callable[[], None]], object]

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ktls_server.errors import ConfigurationError, SystemRefusal
+from .errors import ConfigurationError, SystemRefusal
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 

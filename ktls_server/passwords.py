@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from ktls_server.errors import ConfigurationError
+from .errors import ConfigurationError
 
 HashKind: TypeAlias = Literal["argon2id", "bcrypt"]
 _Verify: TypeAlias = Callable[[bytes], bool]

@@ -77,6 +77,11 @@ def test_a_module_imports_only_what_its_package_may(module: Path) -> None:
     assert imported <= allowed
 
 
+def test_inside_the_package_imports_are_relative() -> None:
+    absolute = re.compile(r"^\s*(from|import) ktls_server\b", re.MULTILINE)
+    assert [module for module in _modules() if absolute.search(module.read_text(encoding="utf-8"))] == []
+
+
 def test_the_handshake_knows_of_the_transports_only_the_channel() -> None:
     imported = {name for module in (PACKAGE / "handshake").glob("*.py") for name in _imports(module)}
     of_transport = {name for name in imported if name.startswith("ktls_server.transport.")}

@@ -14,8 +14,8 @@ import sys
 
 import click
 
-from ktls_server import __version__
-from ktls_server.errors import ConfigurationError, KtlsServerError
+from .. import __version__
+from ..errors import ConfigurationError, KtlsServerError
 
 # Modules that hold a click command named `command`; the group's --help needs the short help only.
 _COMMANDS = {

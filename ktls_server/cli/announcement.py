@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
-from ktls_server.settings import BoundServer, Settings
+from ..settings import BoundServer, Settings
 
 Facts: TypeAlias = list[tuple[str, str]]
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from ktls_server.errors import ConfigurationError
-from ktls_server.keys.suites import CipherKind
-from ktls_server.settings.options import EventLoop, TlsVersion
+from ..errors import ConfigurationError
+from ..keys.suites import CipherKind
+from ..settings.options import EventLoop, TlsVersion
 
 if TYPE_CHECKING:
-    from ktls_server.bench.run import Outcome, Progress
+    from ..bench.run import Outcome, Progress
 
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _DEFAULT_SIZES = (16 << 20, 1 << 10)
@@ -92,8 +92,8 @@ def command(
     _check(sizes, concurrency, duration, requests, loop, url, ladder, plot)
 
     # Imported when all is known to be in order, and installed.
-    from ktls_server.bench.measure import LoadPlan
-    from ktls_server.bench.run import climb_ladder, compare_paths, load_url
+    from ..bench.measure import LoadPlan
+    from ..bench.run import climb_ladder, compare_paths, load_url
 
     plan = LoadPlan(
         tls=tls,
@@ -147,7 +147,7 @@ def _check(
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
     """A bar on standard error while it is a terminal, nothing elsewhere."""
-    from ktls_server.bench.run import Progress
+    from ..bench.run import Progress
 
     if not sys.stderr.isatty():
         yield Progress()
@@ -173,10 +173,10 @@ def _progress() -> Iterator[Progress]:
 
 
 def _show(outcome: Outcome, as_json: bool, plot: Path | None) -> None:
-    from ktls_server.bench import report
+    from ..bench import report
 
     if plot is not None:
-        from ktls_server.bench.plot import save
+        from ..bench.plot import save
 
         try:
             save(outcome, plot)

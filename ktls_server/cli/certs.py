@@ -16,7 +16,7 @@ def command(folder: Path, names: tuple[str, ...]) -> None:
     The certificate is for localhost, 127.0.0.1 and ::1, and for what --name adds. One that is there and still good is
     kept; one that this command did not make is never touched.
     """
-    from ktls_server.certificates import certificate_in
+    from ..certificates import certificate_in
 
     pair = certificate_in(folder, names)
     click.echo(f"{'made' if pair.created else 'still good'}: {pair.cert} and {pair.key}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ktls_server.files.compress import Outcome, Result, Work
+    from ..files.compress import Outcome, Result, Work
 
 
 @click.command("compress")
@@ -23,8 +23,8 @@ def command(directory: Path, jobs: int | None) -> None:
     Run it again after files have changed: what is up to date is left alone. Exit status 1 if a file could not be read
     or written.
     """
-    from ktls_server.files.compress import Outcome, find_work
-    from ktls_server.processors import usable_processors
+    from ..files.compress import Outcome, find_work
+    from ..processors import usable_processors
 
     work = find_work(directory)
     results = _compress_all(work, jobs or usable_processors())
@@ -41,7 +41,7 @@ def _compress_all(work: list[Work], jobs: int) -> dict[Work, Result]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ktls_server.files.compress import compress_file
+    from ..files.compress import compress_file
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -63,7 +63,7 @@ def _compress_all(work: list[Work], jobs: int) -> dict[Work, Result]:
 
 
 def _summary(work: list[Work], results: dict[Work, Result]) -> str:
-    from ktls_server.files.compress import Outcome
+    from ..files.compress import Outcome
 
     written = [item for item in work if results[item].outcome is Outcome.WRITTEN]
     before, after = sum(item.size for item in written), sum(results[item].size for item in written)

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ktls_server import __version__
-from ktls_server.kernel.probe import Ability, KernelTls
-from ktls_server.keys.suites import TLS_1_2, TLS_1_3, CipherKind
-from ktls_server.settings import OPTIONS
+from .. import __version__
+from ..kernel.probe import Ability, KernelTls
+from ..keys.suites import TLS_1_2, TLS_1_3, CipherKind
+from ..settings import OPTIONS
 
 _TLS_VERSIONS = {TLS_1_2: "TLS 1.2", TLS_1_3: "TLS 1.3"}
 _CONTAINER_FILES = {Path("/.dockerenv"): "Docker", Path("/run/.containerenv"): "Podman"}

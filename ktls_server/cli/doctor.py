@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ktls_server.cli.diagnosis import Diagnosis
+    from .diagnosis import Diagnosis
 
 _MARKS = {"ok": ("ok", "green"), "missing": ("MISSING", "bold red"), "note": ("note", "yellow"), "fact": ("", "")}
 
@@ -21,8 +21,8 @@ def command(as_json: bool) -> None:
 
     Exit status 0 if the kernel would encrypt, 1 if not.
     """
-    from ktls_server.cli.diagnosis import diagnose
-    from ktls_server.kernel.probe import probe, statistics
+    from ..kernel.probe import probe, statistics
+    from .diagnosis import diagnose
 
     counters = statistics()
     diagnosis = diagnose(probe(), counters)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ktls_server.passwords import HashKind
+from ..passwords import HashKind
 
 
 @click.command("password")
@@ -27,7 +27,7 @@ def command(file: Path, user: str, kind: HashKind, from_stdin: bool) -> None:
 
     Asks for the password. FILE is made if it is not there.
     """
-    from ktls_server.passwords import hash_password, set_password
+    from ..passwords import hash_password, set_password
 
     if from_stdin:
         password = sys.stdin.readline().rstrip("\r\n")

@@ -9,8 +9,8 @@ import json
 import sys
 from collections.abc import Iterator
 
-from ktls_server.settings import OPTIONS, Option
-from ktls_server.settings.options import GROUPS
+from ..settings import OPTIONS, Option
+from ..settings.options import GROUPS
 
 _INTRODUCTION = """\
 # Options of `ktls-server serve`

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ktls_server.cli.settings_options import SettingsCommand, settings_from
-from ktls_server.errors import ConfigurationError
-from ktls_server.settings.loading import would_be_served
+from ..errors import ConfigurationError
+from ..settings.loading import would_be_served
+from .settings_options import SettingsCommand, settings_from
 
 if TYPE_CHECKING:
-    from ktls_server.settings import BoundServer, Settings
+    from ..settings import BoundServer, Settings
 
 
 @click.command("serve", cls=SettingsCommand)
@@ -29,8 +29,8 @@ def command(**parameters: object) -> None:
         development_certificate = settings.cert[0]
 
     # Imported when all is known to be in order: a mistyped option is answered at once.
-    from ktls_server.cli.announcement import announce
-    from ktls_server.server import run
+    from ..server import run
+    from .announcement import announce
 
     def tell(bound: BoundServer) -> None:
         announce(settings, bound, development_certificate)
@@ -39,7 +39,7 @@ def command(**parameters: object) -> None:
 
 
 def _with_development_certificate(settings: Settings) -> Settings:
-    from ktls_server import certificates
+    from .. import certificates
 
     folder = certificates.cache_folder()
     # Serving a home folder is usual, and its .cache is hidden.

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from ktls_server.settings import OPTIONS, Option, Settings, Sources, load
-from ktls_server.settings.options import GROUPS
+from ..settings import OPTIONS, Option, Settings, Sources, load
+from ..settings.options import GROUPS
 
 _EPILOG = (
     "Every option can also be set by an environment variable (--http-port by KTLS_SERVER_HTTP_PORT) or in the file that"

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import struct
 
-from ktls_server.kernel import uapi
-from ktls_server.keys.schedule import RecordKey
-from ktls_server.keys.suites import CipherKind, CipherSuite
+from ..keys.schedule import RecordKey
+from ..keys.suites import CipherKind, CipherSuite
+from . import uapi
 
 # struct tls_crypto_info; then iv, key, salt, rec_seq. "=": native byte order, no padding (every field is a byte array).
 _TLS12_CRYPTO_INFO_AES_GCM_128 = struct.Struct("=HH8s16s4s8s")

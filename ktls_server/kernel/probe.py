@@ -12,10 +12,10 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ktls_server.errors import KernelTlsUnavailable
-from ktls_server.kernel import crypto_info, sockets, uapi
-from ktls_server.keys.schedule import RecordKey
-from ktls_server.keys.suites import SUITES, TLS_1_2, TLS_1_3, CipherKind, CipherSuite
+from ..errors import KernelTlsUnavailable
+from ..keys.schedule import RecordKey
+from ..keys.suites import SUITES, TLS_1_2, TLS_1_3, CipherKind, CipherSuite
+from . import crypto_info, sockets, uapi
 
 Ability = tuple[CipherKind, int]
 """A cipher and the TLS version that it is used in."""

@@ -21,8 +21,8 @@ from __future__ import annotations
 import errno
 import socket
 
-from ktls_server.errors import KernelTlsUnavailable
-from ktls_server.kernel import uapi
+from ..errors import KernelTlsUnavailable
+from . import uapi
 
 APPLICATION_DATA = 23  # ContentType, RFC 8446 section 5.1.
 

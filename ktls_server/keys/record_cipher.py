@@ -16,9 +16,9 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from ktls_server.errors import RecordsOutOfStep
-from ktls_server.keys.schedule import RecordKey
-from ktls_server.keys.suites import TLS_1_3, CipherKind, CipherSuite
+from ..errors import RecordsOutOfStep
+from .schedule import RecordKey
+from .suites import TLS_1_3, CipherKind, CipherSuite
 
 _HEADER_LENGTH = 5
 _EXPLICIT_NONCE_LENGTH = 8

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass, field
 
-from ktls_server.keys.keylog import Tls12Secrets
-from ktls_server.keys.suites import CipherSuite
+from .keylog import Tls12Secrets
+from .suites import CipherSuite
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ line, environment, TOML file and defaults. The command line, `--help`, the TOML 
 docs/options.md are all derived from that table. Nothing here imports asyncio, ssl or the command line.
 """
 
-from ktls_server.settings.loading import Sources, load
-from ktls_server.settings.options import (
+from .loading import Sources, load
+from .options import (
     OPTIONS,
     BoundServer,
     Option,
     Settings,
 )
-from ktls_server.settings.rules import CacheRule, HeaderRule
+from .rules import CacheRule, HeaderRule
 
 __all__ = ["OPTIONS", "BoundServer", "CacheRule", "HeaderRule", "Option", "Settings", "Sources", "load"]

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
-from ktls_server.processors import usable_processors
-from ktls_server.settings.rules import CacheRule, HeaderRule, field_value
+from ..processors import usable_processors
+from .rules import CacheRule, HeaderRule, field_value
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ktls_server.errors import ConfigurationError
-from ktls_server.settings.options import OPTIONS, Option, Settings
+from ..errors import ConfigurationError
+from .options import OPTIONS, Option, Settings
 
 _PREFIX = "KTLS_SERVER_"
 _BY_NAME = {option.name: option for option in OPTIONS}

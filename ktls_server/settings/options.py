@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from ktls_server.errors import ConfigurationError
-from ktls_server.settings.kinds import (
+from ..errors import ConfigurationError
+from .kinds import (
     FILE_NAME,
     FLAG,
     HEADER_VALUE,
@@ -30,7 +30,7 @@ from ktls_server.settings.kinds import (
     Text,
     Workers,
 )
-from ktls_server.settings.rules import CacheRule, HeaderRule
+from .rules import CacheRule, HeaderRule
 
 KtlsMode: TypeAlias = Literal["auto", "require", "off"]
 KtlsReceiveMode: TypeAlias = Literal["auto", "off"]
