@@ -106,7 +106,7 @@ fuzz: .venv/development.stamp ## three minutes of requests that nobody thought o
 soak: .venv/development.stamp ## five minutes with 1000 idle and 100 busy connections; fails if anything grows: ARGS="--seconds N"
 	.venv/bin/python -m tests.operation.soak $(ARGS)
 
-test-kernels: .venv/development.stamp ## what works on which kernel, as a table: Linux 6.1 and 7.x (about 12 minutes): LANES="uml qemu-7"
+test-kernels: .venv/development.stamp ## what works on which kernel, as a table: Linux 6.1 and 7.x (about 7 minutes): LANES="uml qemu-7"
 	.venv/bin/python -m tests.kernels.matrix $(LANES)
 
 clean: ## remove what was made here, downloaded kernels too, but no certificates

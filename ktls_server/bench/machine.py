@@ -13,7 +13,8 @@ def describe_machine() -> dict[str, str | int]:
     return {
         "cpu": _cpu_model(),
         "cpus": len(os.sched_getaffinity(0)),
-        "kernel": f"{platform.system()} {platform.release()}",
+        # Only the version: what follows it is the builder's own.
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "openssl": ssl.OPENSSL_VERSION,
     }

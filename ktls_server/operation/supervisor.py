@@ -104,6 +104,9 @@ class _Supervisor:
             if time.monotonic() >= self._kill_at:
                 self._kill()
         signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            # All is closed: one that comes while the interpreter ends must not change the exit status.
+            signal.signal(number, signal.SIG_IGN)
         self._close()
         if self._cannot_start:
             raise SystemRefusal("a worker could not start; the lines above say why")

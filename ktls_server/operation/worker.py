@@ -203,6 +203,7 @@ async def serve_alone(prepared: Prepared, announce: Callable[[], None]) -> None:
     await stop.wait()
     systemd.notify_stopping()
     await worker.stop()
+    _ignore_signals(loop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def serve_supervised(prepared: Prepared, place: int, channel: socket.socket) -> None:
@@ -234,6 +235,14 @@ async def serve_supervised(prepared: Prepared, place: int, channel: socket.socke
     channel.send(READY)
     await stop.wait()
     await worker.stop()
+    _ignore_signals(loop, signal.SIGTERM)
+
+
+def _ignore_signals(loop: asyncio.AbstractEventLoop, *numbers: signal.Signals) -> None:
+    """All is closed: a signal that comes while the interpreter ends must not change the exit status."""
+    for number in numbers:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 def new_loop(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -200,3 +200,13 @@ def test_what_the_client_has_not_read_yet_survives_that_it_sends_more(place: Pla
                 received += data
         assert received.partition(b"\r\n\r\n")[2] == (place.site / "middle.bin").read_bytes()
         assert server.wait() == 0, server.errors()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_signals_until_the_very_end_do_not_change_the_exit_status(place: Place, loop: str, workers: str) -> None:
+    with running(place, "--workers", workers, "--loop", loop) as server:
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+        assert server.process.returncode == 0
+        assert "Traceback" not in server.errors()
