@@ -85,7 +85,7 @@ def command(
 ) -> None:
     """Measure what kernel TLS gives on this machine.
 
-    Starts the server twice over the same files, once with the kernel encrypting and once with OpenSSL, and loads both in
+    Starts the server twice over the same files, once with the kernel encrypting and once by itself, and loads both in
     turns with httpx. What counts is the server's CPU time: the load clients take no part in it. Who encrypted is read from
     the kernel's counters.
     """
