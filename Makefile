@@ -57,7 +57,7 @@ test-ktls-%: .venv-%/development.stamp
 	@.venv-$*/bin/python -m tests.kernels auto --timeout $(KTLS_TIMEOUT_SECONDS) -- \
 	  .venv-$*/bin/python -m pytest -p no:cacheprovider --ktls-kernel $(KTLS_TESTS) $(ARGS)
 
-test-large: .venv/development.stamp ## large files in every combination, on a kernel with kernel TLS (about half an hour where it is emulated)
+test-large: .venv/development.stamp ## large files in every combination, on a kernel with kernel TLS (about 12 minutes where it is emulated)
 	@.venv/bin/python -m tests.kernels auto --timeout 3600 --env LARGE_FILES=all -- \
 	  .venv/bin/python -m pytest -p no:cacheprovider --ktls-kernel -v tests/server/test_large_files.py $(ARGS)
 

@@ -33,8 +33,7 @@ class PlainHttpReceived(HandshakeFailed):
 async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | None) -> Session:
     """Complete one handshake. Raises HandshakeFailed, after the alert was sent, or ConnectionLost.
 
-    `key_log` is the one that `context` (and every context that SNI may switch to) writes to; None where the kernel will
-    not be keyed, and secrets need never leave OpenSSL.
+    `key_log` is the one that `context` (and every context that SNI may switch to) writes to; None where none can be kept.
     """
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_side=True)

@@ -12,7 +12,7 @@ from typing import Final
 
 from ..errors import ConnectionLost
 from ..keys.keylog import Tls12Secrets, Tls13Secrets
-from ..keys.schedule import RecordKey, tls12_record_keys, tls13_record_key
+from ..keys.schedule import RecordKey, TrafficSecret, tls12_record_keys, tls13_record_key
 from ..keys.suites import CipherSuite
 from .records import MAX_PLAINTEXT_BYTES
 
@@ -46,20 +46,30 @@ class Session:
     _silent_bytes: int = 0
 
     def server_key(self) -> RecordKey:
-        """The first key of the server's records. Needs `suite` and `secrets`, as `client_key` does."""
-        assert self.suite is not None
-        assert self.secrets is not None
-        if isinstance(self.secrets, Tls13Secrets):
-            return tls13_record_key(self.suite, self.secrets.server)
-        return tls12_record_keys(self.suite, self.secrets, self.server_random)[1]
+        """The first key of the server's records. Needs `suite` and `secrets`, as all of these do."""
+        return self._record_key(of_server=True)
 
     def client_key(self) -> RecordKey:
         """The first key of the client's records."""
+        return self._record_key(of_server=False)
+
+    def server_secret(self) -> TrafficSecret | None:
+        """What the server's later keys come from; None in TLS 1.2, where there are none."""
+        assert self.suite is not None
+        return TrafficSecret(self.suite, self.secrets.server) if isinstance(self.secrets, Tls13Secrets) else None
+
+    def client_secret(self) -> TrafficSecret | None:
+        """What the client's later keys come from; None in TLS 1.2."""
+        assert self.suite is not None
+        return TrafficSecret(self.suite, self.secrets.client) if isinstance(self.secrets, Tls13Secrets) else None
+
+    def _record_key(self, *, of_server: bool) -> RecordKey:
         assert self.suite is not None
         assert self.secrets is not None
         if isinstance(self.secrets, Tls13Secrets):
-            return tls13_record_key(self.suite, self.secrets.client)
-        return tls12_record_keys(self.suite, self.secrets, self.server_random)[0]
+            return tls13_record_key(self.suite, self.secrets.server if of_server else self.secrets.client)
+        client_key, server_key = tls12_record_keys(self.suite, self.secrets, self.server_random)
+        return server_key if of_server else client_key
 
     def feed(self, data_untrusted: bytes) -> None:
         """Bytes from the network, for OpenSSL to decrypt. Raises ConnectionLost where only noise keeps coming."""

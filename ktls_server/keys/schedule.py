@@ -56,6 +56,21 @@ def next_traffic_secret(suite: CipherSuite, secret: bytes) -> bytes:
     return hkdf_expand_label(suite.hash_name, secret, b"traffic upd", b"", len(secret))
 
 
+class TrafficSecret:
+    """The traffic secret of one direction in TLS 1.3, of which every KeyUpdate makes the next. Its `repr` does not show it."""
+
+    __slots__ = ("_secret", "_suite")
+
+    def __init__(self, suite: CipherSuite, secret: bytes) -> None:
+        self._suite = suite
+        self._secret = secret
+
+    def advance(self) -> RecordKey:
+        """Go on to the next generation (RFC 8446 section 7.2); returns its record key."""
+        self._secret = next_traffic_secret(self._suite, self._secret)
+        return tls13_record_key(self._suite, self._secret)
+
+
 def tls12_prf(hash_name: str, secret: bytes, label: bytes, seed: bytes, length: int) -> bytes:
     """The PRF of TLS 1.2 (RFC 5246 section 5): `length` bytes of P_hash."""
     seed = label + seed

@@ -13,8 +13,6 @@ from ..errors import ConnectionLost, KernelTlsUnavailable
 from ..handshake.session import Session
 from ..kernel import sockets
 from ..kernel.crypto_info import pack
-from ..keys.keylog import Tls13Secrets
-from ..keys.schedule import next_traffic_secret, tls13_record_key
 from .channel import Channel
 
 _log = logging.getLogger(__name__)
@@ -35,7 +33,7 @@ class KernelTransmitter:
         assert session.suite is not None
         self._channel = channel
         self._suite = session.suite
-        self._secret = session.secrets.server if isinstance(session.secrets, Tls13Secrets) else None
+        self._secret = session.server_secret()
         self.can_update = can_rekey and self._secret is not None
         info = pack(self._suite, session.server_key(), session.transmit_sequence, session.transmit_explicit_nonce)
         sockets.attach(channel.sock)
@@ -65,8 +63,7 @@ class KernelTransmitter:
     def update(self) -> None:
         """Go on to the next generation of the key, right after a KeyUpdate was sent (RFC 8446 section 7.2)."""
         assert self._secret is not None
-        self._secret = next_traffic_secret(self._suite, self._secret)
-        info = pack(self._suite, tls13_record_key(self._suite, self._secret), 0)
+        info = pack(self._suite, self._secret.advance(), 0)
         change_key(sockets.install_transmit, self._channel.sock, info)
 
 

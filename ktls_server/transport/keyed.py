@@ -14,6 +14,10 @@ from ..errors import ConnectionLost
 from ..handshake.records import ALERT, CLOSE_NOTIFY, HANDSHAKE, KEY_UPDATE_NOT_REQUESTED, MAX_PLAINTEXT_BYTES
 from .receiving import Receiver
 
+EXHAUSTED: Final = -0.41
+"""How far below zero the count of records left may go, as a part of the limit that is kept: the AEAD's own limit lies
+sqrt(2) times past that."""
+
 FILE_PARTS_PER_KEY: Final = 256
 """How often the AEAD limit is looked at while a file goes out: every GiB, where a key is good for 2^24 full records."""
 
@@ -138,8 +142,7 @@ class KeyedTransport:
         """Change the key, where it can be changed, before too many records were sealed with it."""
         if self._transmitter.can_update:
             await self._update_keys("limit")
-        elif self._records_left < -0.41 * self._record_limit:
-            # The AEAD's limit itself lies sqrt(2) times past the one that is kept.
+        elif self._records_left < EXHAUSTED * self._record_limit:
             raise ConnectionLost("the key has sealed all the records that it may")
 
     async def close_notify(self) -> None:

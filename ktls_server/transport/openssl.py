@@ -15,6 +15,7 @@ from ..errors import ConnectionLost, FileChanged
 from ..handshake.records import MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
 from .channel import YIELD, Channel
+from .keyed import EXHAUSTED
 
 RECEIVE_BYTES: Final = MAX_PLAINTEXT_BYTES
 """Small, because OpenSSL's BIO keeps the largest buffer that it ever needed."""
@@ -78,7 +79,7 @@ class OpenSslTransport:
 
     async def _send_record(self, content: bytes) -> None:
         self._records_left -= 1
-        if self._records_left < -0.41 * self._record_limit:
+        if self._records_left < EXHAUSTED * self._record_limit:
             raise ConnectionLost("the key has sealed all the records that it may")
         try:
             self._session.tls.write(content)

@@ -34,9 +34,8 @@ from ..handshake.records import (
 from ..handshake.session import MAX_SILENT_BYTES, Session
 from ..kernel import sockets
 from ..kernel.crypto_info import pack
-from ..keys.keylog import Tls13Secrets
 from ..keys.record_cipher import RecordOpener
-from ..keys.schedule import RecordKey, next_traffic_secret, tls13_record_key
+from ..keys.schedule import RecordKey
 from .channel import Channel
 from .kernel import change_key
 
@@ -78,7 +77,7 @@ class OpenSslReceiver:
     def __init__(self, channel: Channel, session: Session) -> None:
         self._channel = channel
         self._session = session
-        self._secret = session.secrets.server if isinstance(session.secrets, Tls13Secrets) else None
+        self._secret = session.server_secret()
         self._opener: RecordOpener | None = None
 
     async def fill(self) -> bool:
@@ -109,8 +108,7 @@ class OpenSslReceiver:
             content_type, content = self._opener.open(record)
             messages.append((content_type, content))
             if self._secret is not None and content_type == HANDSHAKE and content[0] == KEY_UPDATE:
-                self._secret = next_traffic_secret(suite, self._secret)
-                self._opener = RecordOpener(suite, tls13_record_key(suite, self._secret), 0)
+                self._opener = RecordOpener(suite, self._secret.advance(), 0)
         return messages
 
 
@@ -153,7 +151,7 @@ class KernelReceiver:
         assert suite is not None
         self._channel = channel
         self._suite = suite
-        self._secret = session.secrets.client if isinstance(session.secrets, Tls13Secrets) else None
+        self._secret = session.client_secret()
         self._data = b""
         self._drained = True
         self._ended = self._failed = False
@@ -252,8 +250,7 @@ class KernelReceiver:
 
     def _follow_key_update(self, *, answer: bool) -> None:
         assert self._secret is not None
-        self._secret = next_traffic_secret(self._suite, self._secret)
-        key = tls13_record_key(self._suite, self._secret)
+        key = self._secret.advance()
         if self._leftover is not None:
             self._leftover.key, self._leftover.opener = key, RecordOpener(self._suite, key, 0)
         else:

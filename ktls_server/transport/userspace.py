@@ -16,9 +16,7 @@ from typing import Final
 from ..errors import FileChanged
 from ..handshake.records import APPLICATION_DATA, MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
-from ..keys.keylog import Tls13Secrets
 from ..keys.record_cipher import MAX_SEALED_BYTES, RecordSealer
-from ..keys.schedule import next_traffic_secret, tls13_record_key
 from .channel import YIELD, Channel
 
 RECORDS_AT_ONCE: Final = 4
@@ -44,7 +42,7 @@ class UserspaceTransmitter:
         assert session.suite is not None
         self._channel = channel
         self._suite = session.suite
-        self._secret = session.secrets.server if isinstance(session.secrets, Tls13Secrets) else None
+        self._secret = session.server_secret()
         self._sealer = RecordSealer(
             session.suite, session.server_key(), session.transmit_sequence, session.transmit_explicit_nonce
         )
@@ -101,8 +99,7 @@ class UserspaceTransmitter:
     def update(self) -> None:
         """Go on to the next generation of the key, right after a KeyUpdate was sent (RFC 8446 section 7.2)."""
         assert self._secret is not None
-        self._secret = next_traffic_secret(self._suite, self._secret)
-        self._sealer = RecordSealer(self._suite, tls13_record_key(self._suite, self._secret), 0)
+        self._sealer = RecordSealer(self._suite, self._secret.advance(), 0)
 
 
 def _views(start: int, end: int) -> list[memoryview]:
