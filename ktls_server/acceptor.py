@@ -23,8 +23,8 @@ from types import TracebackType
 from .handshake.driver import accept
 from .kernel.probe import KernelTls, probe
 from .keys.keylog import KeyLog
+from .net.channel import Channel
 from .settings.options import AEAD_RECORD_LIMIT
-from .transport.channel import Channel
 from .transport.choice import TransportPolicy, establish
 from .transport.interface import Transport
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from .http1.messages import Request
+from .semantics.messages import Request
 
 Format: TypeAlias = Literal["common", "combined", "json"]
 Schedule: TypeAlias = Callable[[float, Callable[[], None]], object]

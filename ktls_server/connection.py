@@ -24,17 +24,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .accesslog import AccessLog, LoggedConnection
+from .counters import Counters
 from .errors import BadRequest, ConnectionLost, FileChanged, HandshakeFailed, PeerError
 from .files.site import Site
 from .handshake.driver import PlainHttpReceived, accept
-from .http1.messages import BodyPart, Request, Response
-from .http1.request import RequestParser
-from .http1.response import HeadWriter
+from .http1.heads import HeadWriter
+from .http1.parser import RequestParser
 from .keys.keylog import KeyLog
+from .net.channel import Channel
 from .passwords import Authenticator
+from .semantics.messages import BodyPart, Request, Response
 from .settings import Settings
-from .statistics import Statistics
-from .transport.channel import Channel
 from .transport.choice import TransportPolicy, establish
 from .transport.interface import Transport
 
@@ -88,7 +88,7 @@ class Service:
     key_log: KeyLog | None
     policy: TransportPolicy
     heads: HeadWriter
-    statistics: Statistics
+    counters: Counters
     access_log: AccessLog | None
     authenticator: Authenticator | None
     password_threads: ThreadPoolExecutor
@@ -161,7 +161,7 @@ class Connection:
                 self.deadline = service.now + seconds
                 return
         if not self._expired:  # It may not have had its turn to end since the last look.
-            service.statistics.timeouts[self.stage.value] += 1
+            service.counters.timeouts[self.stage.value] += 1
         if self.stage is Stage.RESPONSE:
             self.abort()  # What it does not read must not stay in the kernel, either.
         else:
@@ -193,7 +193,7 @@ class Connection:
             if not self._expired:
                 raise
         except HandshakeFailed as failure:
-            self._service.statistics.count_handshake_failure(failure.reason)
+            self._service.counters.count_handshake_failure(failure.reason)
             _log.debug("%s: %s", self.address, failure)
         except (PeerError, FileChanged) as loss:
             _log.debug("%s: %s", self.address, loss)
@@ -226,10 +226,10 @@ class Connection:
         except HandshakeFailed:
             await self._linger()  # so that the alert is read before the connection goes
             raise
-        transport = establish(channel, session, service.policy, service.statistics.key_updates)
+        transport = establish(channel, session, service.policy, service.counters.key_updates)
         logged = LoggedConnection(self.address, session.version, session.cipher, transport.transmit_path)
         self._logged = logged
-        service.statistics.connections[logged.tx, logged.tls_version, logged.cipher] += 1
+        service.counters.connections[logged.tx, logged.tls_version, logged.cipher] += 1
         # The session belongs to the transport now: with receive offload it is not needed any more, and large.
         del session
         self._enter(Stage.IDLE)
@@ -362,8 +362,8 @@ class Connection:
         assert logged is not None
         # A response that was cut counts with what was sent of it, as in nginx's log.
         size = min(response.content_length or 0, max(sent, 0)) if response.body else 0
-        service.statistics.responses[response.status] += 1
-        service.statistics.body_bytes[logged.tx] += size
+        service.counters.responses[response.status] += 1
+        service.counters.body_bytes[logged.tx] += size
         if service.access_log is not None:
             duration = time.perf_counter() - started if started else 0.0
             service.access_log.write(logged, request, response.status, size, duration)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ktls_server import accesslog
 from ktls_server.accesslog import AccessLog, Format, LoggedConnection
-from ktls_server.http1.messages import Request
+from ktls_server.semantics.messages import Request
 
 CONNECTION = LoggedConnection("192.0.2.7", "TLSv1.3", "TLS_AES_128_GCM_SHA256", "kernel")
 FORMATS: tuple[Format, ...] = ("common", "combined", "json")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..errors import SystemRefusal
-from ..kernel.probe import statistics
+from ..kernel.probe import tls_stat
 
 
 def keyed_connections() -> int:
     """How many connections of this network namespace the kernel, or a network card, has begun to encrypt since boot."""
-    counters = statistics()
+    counters = tls_stat()
     return counters.get("TlsTxSw", 0) + counters.get("TlsTxDevice", 0)
 
 

@@ -15,13 +15,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from .. import listening
 from ..errors import PeerError
 from ..files.site import Site, SiteOptions
-from ..http1.messages import FileSlice, Response
-from ..http1.request import RequestParser
-from ..http1.response import HeadWriter
-from ..transport.channel import YIELD, Channel
+from ..http1.heads import HeadWriter
+from ..http1.parser import RequestParser
+from ..net import listening
+from ..net.channel import YIELD, Channel
+from ..semantics.messages import FileSlice, Response
 
 _RECEIVE_BYTES: Final = 16384
 _MAX_HEAD_BYTES: Final = 32768

@@ -67,7 +67,7 @@ class Diagnosis:
 def diagnose(kernel: KernelTls, counters: dict[str, int]) -> Diagnosis:
     """Everything that a bug report needs, given what the kernel was found to do and what it had counted before.
 
-    They come from `kernel.probe`: `statistics()` first, since `probe()` keys some sockets itself.
+    They come from `kernel.probe`: `tls_stat()` first, since `probe()` keys some sockets itself.
     """
     findings = (*_system(), *_kernel_tls(kernel), *_offload(counters), *_libraries(), *_limits())
     return Diagnosis(kernel.available, kernel.describe(), findings, counters)

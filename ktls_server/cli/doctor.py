@@ -21,10 +21,10 @@ def command(as_json: bool) -> None:
 
     Exit status 0 if the kernel would encrypt, 1 if not.
     """
-    from ..kernel.probe import probe, statistics
+    from ..kernel.probe import probe, tls_stat
     from .diagnosis import diagnose
 
-    counters = statistics()
+    counters = tls_stat()
     diagnosis = diagnose(probe(), counters)
     if as_json:
         click.echo(json.dumps(diagnosis.as_dict(), indent=2))

@@ -26,7 +26,7 @@ from typing import BinaryIO, Protocol
 import brotli
 import zstandard
 
-from ..http1.negotiation import SIBLING_EXTENSION
+from ..semantics.negotiation import SIBLING_EXTENSION
 from .content_types import content_type_of
 
 # An answer of one TCP segment (about 1400 bytes of payload) does not arrive sooner for being smaller.

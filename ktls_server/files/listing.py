@@ -26,7 +26,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from ..errors import FileUnavailable
-from ..http1.target import encode_path
+from ..semantics.target import encode_path
 from .resolve import Found, Root
 
 # Reading and writing one entry takes 10 to 20 microseconds on the event loop: a fifth of a second is the most that a

@@ -13,7 +13,7 @@ import time
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..http1.dates import format_http_date
+from ..semantics.dates import format_http_date
 
 _NANOSECONDS = 1_000_000_000
 

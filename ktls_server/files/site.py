@@ -4,11 +4,11 @@
 
 1. the Host field and the method (RFC 9112 3.2, RFC 9110 9)
 2. who asks, where the folder has an `authenticator`
-3. the target as a path (`http1/target.py`)
+3. the target as a path (`semantics/target.py`)
 4. the path as a file or folder inside the root (`files/resolve.py`)
-5. the representation: the file or a precompressed sibling (`http1/negotiation.py`)
-6. preconditions (`http1/conditionals.py`)
-7. ranges (`http1/ranges.py`)
+5. the representation: the file or a precompressed sibling (`semantics/negotiation.py`)
+6. preconditions (`semantics/conditionals.py`)
+7. ranges (`semantics/ranges.py`)
 
 What always holds: a `Response` comes back, whatever the request; the descriptor in it is the only one left open.
 """
@@ -27,12 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadRequest, FileUnavailable
-from ..http1.conditionals import CONDITIONAL_FIELDS, Verdict, evaluate, range_applies
-from ..http1.host import is_valid_host
-from ..http1.messages import BodyPart, FileSlice, Headers, Request, Response
-from ..http1.negotiation import SIBLING_EXTENSION, Codings, acceptable_codings, accepts_html, prefers_json
-from ..http1.ranges import ByteRange, content_range, multipart, parse_ranges
-from ..http1.target import Target, encode_path, parse_target
+from ..semantics.conditionals import CONDITIONAL_FIELDS, Verdict, evaluate, range_applies
+from ..semantics.host import is_valid_host
+from ..semantics.messages import BodyPart, FileSlice, Headers, Request, Response
+from ..semantics.negotiation import SIBLING_EXTENSION, Codings, acceptable_codings, accepts_html, prefers_json
+from ..semantics.ranges import ByteRange, content_range, multipart, parse_ranges
+from ..semantics.target import Target, encode_path, parse_target
 from .content_types import content_type_of
 from .listing import CONTENT_SECURITY_POLICY, JSON, as_html, as_json, order_of_query, read_entries
 from .pages import EXPLANATIONS, HTML, error_page

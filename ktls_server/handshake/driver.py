@@ -14,7 +14,7 @@ from typing import Final
 from ..errors import HandshakeFailed
 from ..keys.keylog import KeyLog, Tls12Secrets, Tls13Secrets
 from ..keys.suites import lookup
-from ..transport.channel import Channel
+from ..net.channel import Channel
 from .records import CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER_BYTES, SERVER_HELLO, split_records
 from .session import Session
 

@@ -1,1 +1,1 @@
-"""HTTP/1.1 as pure logic: requests, targets, ranges, conditionals, negotiation, response heads."""
+"""HTTP/1.1 on the wire (RFC 9112): the request parser, around h11, and response heads as bytes."""

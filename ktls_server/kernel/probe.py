@@ -2,7 +2,7 @@
 
 Version numbers lie (vendors backport, containers forbid, modules are missing), so each cipher is installed on a
 connected loopback pair, in each direction and TLS version. The answer is a value to decide by, connection after
-connection, and to print. `statistics()` reads the kernel's own counters: the proof of what it did.
+connection, and to print. `tls_stat()` reads the kernel's own counters: the proof of what it did.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _connected_pair() -> Iterator[socket.socket]:
         ) from failure
 
 
-def statistics() -> dict[str, int]:
+def tls_stat() -> dict[str, int]:
     """`/proc/net/tls_stat`: the counters of this network namespace (`TlsTxSw`, `TlsTxDevice`, ...), or {} without kTLS.
 
     `TlsTxSw` and `TlsRxSw` count connections keyed since boot, `TlsCurrTxSw` those that stand now, `TlsTxDevice` those

@@ -72,7 +72,7 @@ class Acceptor:
                 self._loop.remove_reader(listener.fileno())
 
     def _pause(self) -> None:
-        self._service.statistics.accept_pauses += 1
+        self._service.counters.accept_pauses += 1
         self._stop_reading()
         self._loop.call_later(PAUSE_SECONDS, self.start)
 
@@ -103,10 +103,10 @@ class Acceptor:
 
     def _welcome(self, sock: socket.socket, address: str) -> None:
         service = self._service
-        service.statistics.accepted += 1
+        service.counters.accepted += 1
         client = client_of(address)
         if self._per_client[client] >= service.settings.max_connections_per_address:
-            service.statistics.refused["per_address"] += 1
+            service.counters.refused["per_address"] += 1
             sock.close()
             return
         sock.setblocking(False)
@@ -144,7 +144,7 @@ class Acceptor:
         for connection in connections:
             if connection.end_unless_busy():
                 self._evicted.add(connection)
-                self._service.statistics.refused[label] += 1
+                self._service.counters.refused[label] += 1
                 return True
         return False
 

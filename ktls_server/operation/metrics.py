@@ -22,10 +22,10 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ..counters import Counters
 from ..errors import BadRequest
-from ..http1.messages import Request, Response
-from ..http1.target import parse_target
-from ..statistics import Statistics
+from ..semantics.messages import Request, Response
+from ..semantics.target import parse_target
 from .plain_http import PlainServer, text
 from .scoreboard import ProcessState, Scoreboard
 
@@ -108,15 +108,15 @@ class ScoreboardCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        statistics = Statistics()
+        counters = Counters()
         states = []
         restarts = []
         for worker in range(self._scoreboard.workers):
             counted, state = self._scoreboard.read(worker)
-            statistics.add(counted)
+            counters.add(counted)
             states.append(state)
             restarts.append(max(counted.starts - 1, 0))
-        yield from _counters(statistics)
+        yield from _counters(counters)
         yield from _gauges(states)
         family = CounterMetricFamily(
             "ktls_worker_restarts", "Processes that took the place of one that had died.", labels=["worker"]
@@ -126,13 +126,13 @@ class ScoreboardCollector(Collector):
         yield family
 
 
-def _counters(statistics: Statistics) -> Iterator[Metric]:
+def _counters(counters: Counters) -> Iterator[Metric]:
     plain = (
-        ("ktls_connections_accepted", "TCP connections accepted.", statistics.accepted),
+        ("ktls_connections_accepted", "TCP connections accepted.", counters.accepted),
         (
             "ktls_accept_pauses",
             "Times that accepting stopped for want of descriptors or places.",
-            statistics.accept_pauses,
+            counters.accept_pauses,
         ),
     )
     for name, help_text, value in plain:
@@ -142,22 +142,22 @@ def _counters(statistics: Statistics) -> Iterator[Metric]:
         "Connections whose handshake is complete, by who encrypts.",
         labels=["path", "version", "cipher"],
     )
-    for labels, count in statistics.connections.items():
+    for labels, count in counters.connections.items():
         family.add_metric(labels, count)
     yield family
     by_label = (
-        ("ktls_connections_refused", "Connections closed to keep a limit.", "limit", statistics.refused),
-        ("ktls_handshake_failures", "TLS handshakes that failed.", "reason", statistics.handshake_failures),
-        ("ktls_responses", "HTTPS responses.", "status", statistics.responses),
-        ("ktls_redirects", "Plain HTTP requests sent on to HTTPS.", "status", statistics.redirects),
-        ("ktls_response_body_bytes", "Bytes of response bodies, before encryption.", "path", statistics.body_bytes),
-        ("ktls_timeouts", "Connections ended for being over a time limit.", "stage", statistics.timeouts),
-        ("ktls_key_updates", "TLS 1.3 key changes.", "kind", statistics.key_updates),
+        ("ktls_connections_refused", "Connections closed to keep a limit.", "limit", counters.refused),
+        ("ktls_handshake_failures", "TLS handshakes that failed.", "reason", counters.handshake_failures),
+        ("ktls_responses", "HTTPS responses.", "status", counters.responses),
+        ("ktls_redirects", "Plain HTTP requests sent on to HTTPS.", "status", counters.redirects),
+        ("ktls_response_body_bytes", "Bytes of response bodies, before encryption.", "path", counters.body_bytes),
+        ("ktls_timeouts", "Connections ended for being over a time limit.", "stage", counters.timeouts),
+        ("ktls_key_updates", "TLS 1.3 key changes.", "kind", counters.key_updates),
         (
             "ktls_certificate_reloads",
             "Times that certificates were read again.",
             "outcome",
-            statistics.certificate_reloads,
+            counters.certificate_reloads,
         ),
     )
     for name, help_text, label, counter in by_label:

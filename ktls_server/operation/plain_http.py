@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import BadRequest, PeerError
-from ..http1.messages import Request, Response
-from ..http1.request import RequestParser
-from ..http1.response import HeadWriter
-from ..transport.channel import Channel
+from ..http1.heads import HeadWriter
+from ..http1.parser import RequestParser
+from ..net.channel import Channel
+from ..semantics.messages import Request, Response
 
 _log = logging.getLogger(__name__)
 

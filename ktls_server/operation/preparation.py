@@ -13,10 +13,11 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-from .. import listening, passwords
+from .. import passwords
 from ..errors import ConfigurationError, SystemRefusal
 from ..files.site import Site, SiteOptions
 from ..kernel.probe import KernelTls, probe
+from ..net import listening
 from ..settings import BoundServer, Settings
 from . import privileges, systemd
 from .reloading import Certificates

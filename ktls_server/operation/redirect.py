@@ -8,9 +8,9 @@ for, so the redirect never leads to a host that the user did not name.
 from __future__ import annotations
 
 from ..errors import BadRequest
-from ..http1.host import is_valid_host
-from ..http1.messages import Request, Response
-from ..http1.target import encode_path, parse_target
+from ..semantics.host import is_valid_host
+from ..semantics.messages import Request, Response
+from ..semantics.target import encode_path, parse_target
 
 
 def redirect(request_untrusted: Request, port: int) -> Response:

@@ -19,7 +19,7 @@ import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from ..statistics import Statistics
+from ..counters import Counters
 
 _SLOT_BYTES: Final = 64 * 1024
 """All labels are from fixed sets: what is written has about 3 KiB, 20 KiB with every label that there is."""
@@ -52,33 +52,33 @@ class Scoreboard:
         self._worker = 0
         self._statm = -1
 
-    def enter(self, worker: int) -> Statistics:
+    def enter(self, worker: int) -> Counters:
         """Take the place of `worker`, once in the process that will write; what its predecessors counted so far."""
         self._worker = worker
         # Kept open: numbers matter most when there are no descriptors left.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        statistics, _state = self.read(worker)
-        statistics.starts += 1
-        return statistics
+        counters, _state = self.read(worker)
+        counters.starts += 1
+        return counters
 
     def leave(self) -> None:
         """Nothing more will be written by this process."""
         os.close(self._statm)
 
-    def write(self, statistics: Statistics, open_connections: dict[str, int], connection_tasks: int) -> None:
+    def write(self, counters: Counters, open_connections: dict[str, int], connection_tasks: int) -> None:
         """Publish this process's numbers."""
         # The second field of /proc/self/statm is the resident set, in pages (proc_pid_statm(5)).
         resident_bytes = int(os.pread(self._statm, 256, 0).split()[1]) * _PAGE_BYTES
         state = ProcessState(
             os.getpid(), time.monotonic(), open_connections, connection_tasks, resident_bytes, _open_descriptors()
         )
-        content = json.dumps([statistics.to_plain(), asdict(state)], separators=(",", ":")).encode("ascii")
+        content = json.dumps([counters.to_plain(), asdict(state)], separators=(",", ":")).encode("ascii")
         start = self._worker * _SLOT_BYTES
         end = start + _HEADER.size + len(content)
         assert end <= start + _SLOT_BYTES, len(content)
         self._memory[start:end] = _HEADER.pack(len(content), zlib.crc32(content)) + content
 
-    def read(self, worker: int) -> tuple[Statistics, ProcessState]:
+    def read(self, worker: int) -> tuple[Counters, ProcessState]:
         """What `worker` last wrote; all zero where it has written nothing yet, or died while it wrote."""
         start = worker * _SLOT_BYTES
         for _ in range(_ATTEMPTS):
@@ -87,9 +87,9 @@ class Scoreboard:
             if not length:
                 break
             if zlib.crc32(content) == checksum:
-                statistics, state = json.loads(content)
-                return Statistics.from_plain(statistics), ProcessState(**state)
-        return Statistics(), ProcessState()
+                counters, state = json.loads(content)
+                return Counters.from_plain(counters), ProcessState(**state)
+        return Counters(), ProcessState()
 
 
 def _open_descriptors() -> int:

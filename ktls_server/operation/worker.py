@@ -17,12 +17,12 @@ from typing import Final
 
 from ..accesslog import AccessLog
 from ..connection import Service, Stage
+from ..counters import Counters
 from ..errors import ConfigurationError
-from ..http1.messages import Request, Response
-from ..http1.response import HeadWriter
+from ..http1.heads import HeadWriter
 from ..keys.keylog import KeyLog
-from ..listening import port_of
-from ..statistics import Statistics
+from ..net.listening import port_of
+from ..semantics.messages import Request, Response
 from ..transport.choice import TransportPolicy
 from . import systemd
 from .accepting import Acceptor
@@ -63,7 +63,7 @@ class Worker:
         access_log = None
         if settings.access_log != "off":
             access_log = AccessLog(settings.access_log, self._loop.call_later)
-        statistics = Statistics() if prepared.scoreboard is None else prepared.scoreboard.enter(place)
+        counters = Counters() if prepared.scoreboard is None else prepared.scoreboard.enter(place)
         self.service = Service(
             settings=settings,
             site=open_site(settings, prepared.authenticator),
@@ -76,7 +76,7 @@ class Worker:
                 record_limit=settings.aead_record_limit,
             ),
             heads=HeadWriter(),
-            statistics=statistics,
+            counters=counters,
             access_log=access_log,
             authenticator=prepared.authenticator,
             password_threads=ThreadPoolExecutor(PASSWORD_THREADS, "password"),
@@ -102,7 +102,7 @@ class Worker:
 
     def _redirect(self, request: Request) -> Response:
         response = redirect(request, self._redirect_port)
-        self.service.statistics.redirects[response.status] += 1
+        self.service.counters.redirects[response.status] += 1
         return response
 
     def _tick(self) -> None:
@@ -117,7 +117,7 @@ class Worker:
     def _publish(self) -> None:
         if self._scoreboard is not None:
             stages = {stage.value: len(self.service.stages[stage]) for stage in Stage}
-            self._scoreboard.write(self.service.statistics, stages, self._acceptor.tasks)
+            self._scoreboard.write(self.service.counters, stages, self._acceptor.tasks)
 
     def _watch_certificates(self) -> None:
         if self._certificates.changed():
@@ -126,7 +126,7 @@ class Worker:
     def reload(self) -> None:
         """Read certificates and keys again."""
         outcome = "done" if self._certificates.reload() else "failed"
-        self.service.statistics.certificate_reloads[outcome] += 1
+        self.service.counters.certificate_reloads[outcome] += 1
 
     async def stop(self) -> None:
         """Accept nobody, let responses in flight finish within the grace period, end the rest, close everything."""

@@ -12,7 +12,7 @@ from ..errors import KernelTlsUnavailable
 from ..handshake.session import Session
 from ..kernel.probe import KernelTls
 from ..keys.suites import CipherKind
-from .channel import Channel
+from ..net.channel import Channel
 from .interface import Transport
 from .kernel import KernelTransmitter
 from .keyed import KeyedTransport

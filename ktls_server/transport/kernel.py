@@ -13,7 +13,7 @@ from ..errors import ConnectionLost, KernelTlsUnavailable
 from ..handshake.session import Session
 from ..kernel import sockets
 from ..kernel.crypto_info import pack
-from .channel import Channel
+from ..net.channel import Channel
 
 _log = logging.getLogger(__name__)
 

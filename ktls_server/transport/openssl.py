@@ -14,7 +14,7 @@ from typing import Final
 from ..errors import ConnectionLost, FileChanged
 from ..handshake.records import MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
-from .channel import YIELD, Channel
+from ..net.channel import YIELD, Channel
 from .keyed import EXHAUSTED
 
 RECEIVE_BYTES: Final = MAX_PLAINTEXT_BYTES

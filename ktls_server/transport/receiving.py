@@ -36,7 +36,7 @@ from ..kernel import sockets
 from ..kernel.crypto_info import pack
 from ..keys.record_cipher import RecordOpener
 from ..keys.schedule import RecordKey
-from .channel import Channel
+from ..net.channel import Channel
 from .kernel import change_key
 
 _UNEXPECTED_MESSAGE: Final = b"\x02\x0a"

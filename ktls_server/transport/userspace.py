@@ -17,7 +17,7 @@ from ..errors import FileChanged
 from ..handshake.records import APPLICATION_DATA, MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
 from ..keys.record_cipher import MAX_SEALED_BYTES, RecordSealer
-from .channel import YIELD, Channel
+from ..net.channel import YIELD, Channel
 
 RECORDS_AT_ONCE: Final = 4
 """How much of a file is encrypted before the loop goes on to others. 64 KiB and their records stay in the processor's

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from ktls_server.files.site import Site
-from ktls_server.http1.messages import FileSlice, Request
+from ktls_server.semantics.messages import FileSlice, Request
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ktls_server.files.resolve import Root
 from ktls_server.files.site import Site, SiteOptions
-from ktls_server.http1.messages import FileSlice, Request
+from ktls_server.semantics.messages import FileSlice, Request
 
 from .asking import Answer, answer, ask
 from .cases import CASES, HTML, MODIFIED, SITES, STYLE, TEXT, Case, make_folder

@@ -22,10 +22,10 @@ import h11
 
 from ktls_server.errors import BadRequest
 from ktls_server.files.site import Site, SiteOptions
-from ktls_server.http1.messages import FileSlice, Request, Response
-from ktls_server.http1.request import RequestParser
-from ktls_server.http1.response import HeadWriter
+from ktls_server.http1.heads import HeadWriter
+from ktls_server.http1.parser import RequestParser
 from ktls_server.operation.redirect import redirect
+from ktls_server.semantics.messages import FileSlice, Request, Response
 from tests.files.cases import CASES, SECRET, SITES, make_folder
 from tests.server.conversation import head_of_request
 from tests.server.test_framing import TABLE

@@ -8,7 +8,7 @@ import pytest
 
 from ktls_server.kernel import probe as probe_module
 from ktls_server.kernel import uapi
-from ktls_server.kernel.probe import KernelTls, probe, statistics
+from ktls_server.kernel.probe import KernelTls, probe, tls_stat
 from ktls_server.keys.suites import SUITES, TLS_1_2, TLS_1_3, CipherKind
 
 AES_128_BOTH = frozenset({(CipherKind.AES_128_GCM, TLS_1_2), (CipherKind.AES_128_GCM, TLS_1_3)})
@@ -117,19 +117,19 @@ def test_probing_leaves_no_descriptor_behind() -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_statistics_are_the_kernels_counters(monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]) -> None:
+def test_tls_stat_are_the_kernels_counters(monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]) -> None:
     file = os.path.join(tmp_path, "tls_stat")
     monkeypatch.setattr(uapi, "PROC_NET_TLS_STAT", file)
-    assert statistics() == {}
+    assert tls_stat() == {}
     with open(file, "w", encoding="ascii") as lines:
         lines.write("TlsCurrTxSw                     \t1\nTlsTxDevice                     \t20\n")
-    assert statistics() == {"TlsCurrTxSw": 1, "TlsTxDevice": 20}
+    assert tls_stat() == {"TlsCurrTxSw": 1, "TlsTxDevice": 20}
 
 
 def test_the_running_kernel_is_found_out_by_doing_it(kernel_tls: KernelTls) -> None:
-    before = statistics()
+    before = tls_stat()
     assert probe() == kernel_tls
-    after = statistics()
+    after = tls_stat()
     assert after["TlsTxSw"] - before["TlsTxSw"] >= len(kernel_tls.transmit_abilities)
     assert after["TlsRxSw"] - before["TlsRxSw"] == len(kernel_tls.receive_abilities)
     assert after["TlsCurrTxSw"] == before["TlsCurrTxSw"]

@@ -15,7 +15,7 @@ import pytest
 
 from ktls_server.errors import KernelTlsUnavailable
 from ktls_server.kernel.crypto_info import pack
-from ktls_server.kernel.probe import KernelTls, statistics
+from ktls_server.kernel.probe import KernelTls, tls_stat
 from ktls_server.kernel.sockets import attach, install_receive, install_transmit, receive, send_control
 from ktls_server.keys.keylog import CLIENT_TRAFFIC_SECRET_0, KeyLog
 from ktls_server.keys.schedule import next_traffic_secret, tls13_record_key
@@ -60,9 +60,9 @@ def test_openssl_reads_what_the_kernel_wrote(suite: CipherSuite, kernel_tls: Ker
     near, far = tcp_pair
     connection = connected(suite)
     assert kernel_tls.transmit(suite)
-    before = statistics()
+    before = tls_stat()
     key_client_socket(connection, near)
-    assert statistics()["TlsTxSw"] == before["TlsTxSw"] + 1
+    assert tls_stat()["TlsTxSw"] == before["TlsTxSw"] + 1
     for data in (b"the first record", b"the second one", os.urandom(16384)):
         near.sendall(data)
         record = recv_record(far)
@@ -75,13 +75,13 @@ def test_the_kernel_reads_what_openssl_wrote(suite: CipherSuite, kernel_tls: Ker
     near, far = tcp_pair
     connection = connected(suite)
     assert kernel_tls.receive(suite)
-    before = statistics()
+    before = tls_stat()
     key_client_socket(connection, near)
-    assert statistics()["TlsRxSw"] == before["TlsRxSw"] + 1
+    assert tls_stat()["TlsRxSw"] == before["TlsRxSw"] + 1
     for data in (b"the first record", b"the second one", os.urandom(16384)):
         far.sendall(connection.server.write(data))
         assert receive(near, 65536) == (APPLICATION_DATA, data)
-    assert statistics()["TlsDecryptError"] == before["TlsDecryptError"]
+    assert tls_stat()["TlsDecryptError"] == before["TlsDecryptError"]
 
 
 @every_suite

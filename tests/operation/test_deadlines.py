@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from ktls_server.connection import Connection, Service, Stage
+from ktls_server.counters import Counters
 from ktls_server.settings import Settings
-from ktls_server.statistics import Statistics
 from tests.waiting import eventually_async
 
 SECONDS = 30
@@ -26,7 +26,7 @@ class Download:
             settings=Settings(send_timeout=SECONDS, min_rate=min_rate),
             now=1000.0,
             draining=False,
-            statistics=Statistics(),
+            counters=Counters(),
             stages={stage: {} for stage in Stage},
         )
         service.time_limit = partial(Service.time_limit, cast(Service, service))
@@ -66,7 +66,7 @@ async def test_whoever_takes_the_minimum_rate_is_never_cut(download: Download) -
     for _ in range(5):
         await download.takes(RATE * SECONDS)
         assert download.look(SECONDS)
-    assert not download.service.statistics.timeouts
+    assert not download.service.counters.timeouts
 
 
 async def test_whoever_takes_a_byte_less_than_the_minimum_rate_is_cut(download: Download) -> None:
@@ -75,7 +75,7 @@ async def test_whoever_takes_a_byte_less_than_the_minimum_rate_is_cut(download: 
     await download.takes(RATE * SECONDS - 1)
     assert download.look(SECONDS - 1), "its time is not over"
     assert not download.look(1)
-    assert download.service.statistics.timeouts == {"response": 1}
+    assert download.service.counters.timeouts == {"response": 1}
 
 
 @pytest.mark.parametrize("download", [0], indirect=True)
@@ -83,4 +83,4 @@ async def test_without_a_minimum_rate_only_silence_is_cut(download: Download) ->
     await download.takes(1)
     assert download.look(SECONDS)
     assert not download.look(SECONDS)
-    assert download.service.statistics.timeouts == {"response": 1}
+    assert download.service.counters.timeouts == {"response": 1}

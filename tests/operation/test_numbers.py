@@ -1,4 +1,4 @@
-"""Statistics, the memory that workers share, and what Prometheus is told."""
+"""Counters, the memory that workers share, and what Prometheus is told."""
 
 import logging
 import os
@@ -9,42 +9,42 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ktls_server.counters import HANDSHAKE_FAILURES, Counters
 from ktls_server.errors import BadRequest
-from ktls_server.http1.messages import Request
 from ktls_server.operation import errorlog
 from ktls_server.operation.metrics import MetricsThread, is_alive
 from ktls_server.operation.scoreboard import Scoreboard
-from ktls_server.statistics import HANDSHAKE_FAILURES, Statistics
+from ktls_server.semantics.messages import Request
 
 
-def some_statistics() -> Statistics:
-    statistics = Statistics(starts=1, accepted=3, accept_pauses=1)
-    statistics.connections["kernel", "TLSv1.3", "TLS_AES_128_GCM_SHA256"] = 2
-    statistics.responses[200] = 5
-    statistics.timeouts["idle"] = 1
-    statistics.body_bytes["kernel"] = 1000
-    statistics.handshake_failures["no_shared_cipher"] = 1
-    statistics.key_updates["answer"] = 4
-    return statistics
+def some_counters() -> Counters:
+    counters = Counters(starts=1, accepted=3, accept_pauses=1)
+    counters.connections["kernel", "TLSv1.3", "TLS_AES_128_GCM_SHA256"] = 2
+    counters.responses[200] = 5
+    counters.timeouts["idle"] = 1
+    counters.body_bytes["kernel"] = 1000
+    counters.handshake_failures["no_shared_cipher"] = 1
+    counters.key_updates["answer"] = 4
+    return counters
 
 
 def test_statistics_survive_the_trip_to_another_process() -> None:
     board = Scoreboard(2)
-    assert board.enter(1) == Statistics(starts=1)
-    board.write(some_statistics(), {"idle": 7}, 7)
+    assert board.enter(1) == Counters(starts=1)
+    board.write(some_counters(), {"idle": 7}, 7)
     board.leave()
-    statistics, state = board.read(1)
-    assert statistics == some_statistics()
+    counters, state = board.read(1)
+    assert counters == some_counters()
     assert (state.pid, state.open_connections, state.connection_tasks) == (os.getpid(), {"idle": 7}, 7)
     assert state.resident_bytes > 1_000_000
     assert state.open_descriptors >= 3
-    assert board.read(0)[0] == Statistics()
+    assert board.read(0)[0] == Counters()
 
 
 def test_a_successor_counts_on_from_what_its_predecessor_wrote() -> None:
     board = Scoreboard(1)
     board.enter(0)
-    board.write(some_statistics(), {}, 0)
+    board.write(some_counters(), {}, 0)
     board.leave()
     successor = board.enter(0)
     board.leave()
@@ -55,40 +55,40 @@ def test_a_successor_counts_on_from_what_its_predecessor_wrote() -> None:
 def test_what_a_dying_worker_wrote_halfway_counts_as_nothing() -> None:
     board = Scoreboard(1)
     board.enter(0)
-    board.write(some_statistics(), {}, 0)
+    board.write(some_counters(), {}, 0)
     board.leave()
     (length,) = struct.unpack_from("=I", board._memory)
     board._memory[length : length + 4] = b"torn"
-    assert board.read(0)[0] == Statistics()
+    assert board.read(0)[0] == Counters()
 
 
 def test_every_label_that_can_be_counted_fits_into_a_slot() -> None:
-    statistics = some_statistics()
+    counters = some_counters()
     for name in ("refused", "redirects", "body_bytes", "timeouts", "key_updates", "certificate_reloads"):
-        getattr(statistics, name).update({f"a label of thirty characters {n:02}": 2**62 for n in range(10)})
-    statistics.responses.update(dict.fromkeys(range(100, 600), 2**62))
-    statistics.handshake_failures.update(dict.fromkeys(HANDSHAKE_FAILURES, 2**62))
+        getattr(counters, name).update({f"a label of thirty characters {n:02}": 2**62 for n in range(10)})
+    counters.responses.update(dict.fromkeys(range(100, 600), 2**62))
+    counters.handshake_failures.update(dict.fromkeys(HANDSHAKE_FAILURES, 2**62))
     for cipher in range(50):
         for path in ("kernel", "userspace"):
-            statistics.connections[path, "TLSv1.3", f"ECDHE-ECDSA-CHACHA20-POLY1305-{cipher}"] = 2**62
+            counters.connections[path, "TLSv1.3", f"ECDHE-ECDSA-CHACHA20-POLY1305-{cipher}"] = 2**62
     board = Scoreboard(1)
     board.enter(0)
-    board.write(statistics, dict.fromkeys(("handshake", "idle", "request", "response", "closing"), 2**31), 2**31)
+    board.write(counters, dict.fromkeys(("handshake", "idle", "request", "response", "closing"), 2**31), 2**31)
     board.leave()
-    assert board.read(0)[0] == statistics
+    assert board.read(0)[0] == counters
 
 
 def test_a_client_cannot_make_up_labels() -> None:
-    statistics = Statistics()
+    counters = Counters()
     for reason in ("made_up", "plain_http", "another"):
-        statistics.count_handshake_failure(reason)
-    assert statistics.handshake_failures == {"other": 2, "plain_http": 1}
+        counters.count_handshake_failure(reason)
+    assert counters.handshake_failures == {"other": 2, "plain_http": 1}
 
 
 def test_numbers_of_several_processes_are_summed() -> None:
-    total = Statistics()
-    total.add(some_statistics())
-    total.add(some_statistics())
+    total = Counters()
+    total.add(some_counters())
+    total.add(some_counters())
     assert (total.accepted, total.responses[200]) == (6, 10)
 
 
@@ -97,10 +97,10 @@ def board() -> Scoreboard:
     """Two workers, of which the first was replaced once."""
     board = Scoreboard(2)
     for worker in (0, 0, 1):
-        statistics = board.enter(worker)
-        statistics.add(some_statistics())
-        statistics.starts -= 1
-        board.write(statistics, {"idle": 2, "response": 1}, 3)
+        counters = board.enter(worker)
+        counters.add(some_counters())
+        counters.starts -= 1
+        board.write(counters, {"idle": 2, "response": 1}, 3)
         board.leave()
     return board
 

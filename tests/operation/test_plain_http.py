@@ -5,10 +5,10 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ktls_server import listening
 from ktls_server.errors import BadRequest
-from ktls_server.http1.messages import Request, Response
+from ktls_server.net import listening
 from ktls_server.operation.plain_http import PlainServer, text
+from ktls_server.semantics.messages import Request, Response
 
 
 def greet(request: Request) -> Response:

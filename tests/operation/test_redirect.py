@@ -3,8 +3,8 @@
 import pytest
 
 from ktls_server.errors import BadRequest
-from ktls_server.http1.messages import Request
 from ktls_server.operation.redirect import redirect
+from ktls_server.semantics.messages import Request
 
 
 def ask(target: bytes, *hosts: bytes, method: bytes = b"GET", version: bytes = b"1.1") -> Request:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ktls_server.kernel.probe import statistics
+from ktls_server.kernel.probe import tls_stat
 from tests.waiting import WAIT_SECONDS, eventually
 
 START_SECONDS = 180
@@ -167,10 +167,10 @@ class KeyedSockets:
     """How many sockets the kernel was keyed for since this was made, by its own count (/proc/net/tls_stat)."""
 
     def __init__(self) -> None:
-        self._before = statistics()
+        self._before = tls_stat()
 
     def _since(self, counter: str) -> int:
-        return statistics().get(counter, 0) - self._before.get(counter, 0)
+        return tls_stat().get(counter, 0) - self._before.get(counter, 0)
 
     def expect_transmit(self, server: Server, connections: int) -> None:
         """The kernel encrypts so many connections where that is the server's path, and none where it is not."""

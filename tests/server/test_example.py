@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ktls_server import certificates
-from ktls_server.kernel.probe import KernelTls, probe, statistics
+from ktls_server.kernel.probe import KernelTls, probe, tls_stat
 
 PROJECT = Path(__file__).parents[2]
 EXAMPLE = PROJECT / "examples" / "embed.py"
@@ -48,9 +48,9 @@ def test_the_example_sends_a_file_by_the_kernel_where_it_can(tmp_path: Path, ker
     file = tmp_path / "file"
     content = hashlib.shake_256(b"example").digest(3_000_001)
     file.write_bytes(content)
-    keyed_at_first = statistics().get("TlsTxSw", 0)
+    keyed_at_first = tls_stat().get("TlsTxSw", 0)
     probe()  # which the example does, too, and the kernel counts
-    keyed_before = statistics().get("TlsTxSw", 0)
+    keyed_before = tls_stat().get("TlsTxSw", 0)
     port = free_port()
     command = [sys.executable, str(EXAMPLE), str(pair.cert), str(pair.key), str(file), str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -69,4 +69,4 @@ def test_the_example_sends_a_file_by_the_kernel_where_it_can(tmp_path: Path, ker
     assert f"transmit_path='{path}'" in description
     if kernel_tls.available:
         keyed_by_a_probe = keyed_before - keyed_at_first
-        assert statistics()["TlsTxSw"] - keyed_before == keyed_by_a_probe + 1
+        assert tls_stat()["TlsTxSw"] - keyed_before == keyed_by_a_probe + 1

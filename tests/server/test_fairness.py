@@ -7,7 +7,7 @@ client reads both in one thread, so a slow or busy machine slows the count and t
 import socket
 from pathlib import Path
 
-from ktls_server.transport.channel import SENDFILE_BYTES
+from ktls_server.net.channel import SENDFILE_BYTES
 from tests.server.clients import Client, request
 from tests.server.running import Server
 from tests.server.site import SMALL, SPARSE_BYTES

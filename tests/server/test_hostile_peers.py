@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ktls_server.transport.channel import SENDFILE_BYTES
+from ktls_server.net.channel import SENDFILE_BYTES
 from tests.server.clients import (
     TLS_1_2,
     TLS_1_3,

@@ -14,7 +14,7 @@ import trustme
 
 from ktls_server.acceptor import TlsAcceptor, TlsConnection
 from ktls_server.errors import ConnectionLost, HandshakeFailed
-from ktls_server.kernel.probe import KernelTls, statistics
+from ktls_server.kernel.probe import KernelTls, tls_stat
 from tests.tls.conftest import paths
 from tests.waiting import WAIT_SECONDS
 
@@ -97,7 +97,7 @@ async def pair(path: str, kernel_tls: KernelTls) -> AsyncIterator[Pair]:
 async def test_bytes_and_files_in_both_directions(
     pair: Pair, path: str, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
-    keyed = statistics().get("TlsTxSw", 0)
+    keyed = tls_stat().get("TlsTxSw", 0)
     connection, reader, writer = await pair.connect(client_context(version))
     data = os.urandom(1_000_003)
     file = tmp_path / "file"
@@ -113,7 +113,7 @@ async def test_bytes_and_files_in_both_directions(
         await sending
     finally:
         os.close(descriptor)
-    assert statistics().get("TlsTxSw", 0) - keyed == (path == "kernel")
+    assert tls_stat().get("TlsTxSw", 0) - keyed == (path == "kernel")
 
 
 @each_version

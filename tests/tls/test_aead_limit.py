@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from ktls_server.kernel.probe import KernelTls, statistics
+from ktls_server.kernel.probe import KernelTls, tls_stat
 from tests.kernels.matrix import MARKER
 from tests.server.running import Server, Variant
 from tests.server.site import SMALL
@@ -62,12 +62,12 @@ def test_a_download_past_the_limit(
         # The kernel's records may be short: each is counted as up to four.
         assert LIMIT * 2**12 < len(ending.data) < len(big)
         return
-    rekeyed = statistics().get("TlsTxRekeyOk", 0)
+    rekeyed = tls_stat().get("TlsTxRekeyOk", 0)
     expect_download(client, big)
     updates = len(client.server_key_updates)
     assert BIG // 2**14 // LIMIT <= updates <= 4 * BIG // 2**14 // LIMIT
     assert not any(client.server_key_updates), "the client's key is the client's to change"
-    by_the_kernel = statistics().get("TlsTxRekeyOk", 0) - rekeyed
+    by_the_kernel = tls_stat().get("TlsTxRekeyOk", 0) - rekeyed
     assert by_the_kernel == (updates if limited.variant.path == "kernel" else 0)
 
 

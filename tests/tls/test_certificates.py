@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ktls_server.kernel.probe import statistics
+from ktls_server.kernel.probe import tls_stat
 from tests.server.running import Server, Variant
 from tests.server.site import SMALL
 from tests.tls.conftest import paths
@@ -196,12 +196,12 @@ def test_keys_are_right_whatever_context_the_name_switched_to(
     many: Server, context_for: ContextFor, version: ssl.TLSVersion, name: str | None
 ) -> None:
     """The kernel got the keys of this very handshake: every record of the answer opens."""
-    keyed = statistics().get("TlsTxSw", 0)
+    keyed = tls_stat().get("TlsTxSw", 0)
     engine = OpenSslHandshake(context_for(version), name)
     with WireClient(("127.0.0.1", many.port), engine) as client:
         for _ in range(3):
             assert client.get("/small.txt").body == SMALL
-    assert statistics().get("TlsTxSw", 0) - keyed == (1 if many.variant.path == "kernel" else 0)
+    assert tls_stat().get("TlsTxSw", 0) - keyed == (1 if many.variant.path == "kernel" else 0)
 
 
 def test_handshakes_leave_no_secret_in_the_key_log(many: Server, context_for: ContextFor) -> None:

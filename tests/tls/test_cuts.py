@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ktls_server.kernel.probe import statistics
+from ktls_server.kernel.probe import tls_stat
 from tests.server.clients import TLS_1_2, TLS_1_3, client_context
 from tests.server.running import Server, Variant
 from tests.server.site import SMALL
@@ -97,7 +97,7 @@ def test_cuts_at_random_points_leave_nothing_behind(
     print(f"VmRSS {before[1]} KiB, after each third {memory}")
     assert max(memory[1:]) - memory[0] <= MEMORY_SLACK_KIB, memory
     eventually(
-        lambda: statistics().get("TlsCurrTxSw", 0) == statistics().get("TlsCurrRxSw", 0) == 0,
+        lambda: tls_stat().get("TlsCurrTxSw", 0) == tls_stat().get("TlsCurrRxSw", 0) == 0,
         "the kernel keeps no keys of connections that are gone",
     )
     assert connect_to(server).get("/small.txt").body == SMALL

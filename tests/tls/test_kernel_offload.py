@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ktls_server.bench.processes import resident_bytes
-from ktls_server.kernel.probe import KernelTls, statistics
+from ktls_server.kernel.probe import KernelTls, tls_stat
 from tests.kernels.matrix import MARKER
 from tests.server.clients import Client, client_context
 from tests.server.running import Server, Variant
@@ -25,9 +25,9 @@ IDLE_CONNECTIONS = 200
 @pytest.mark.kernel_matrix("sendfile, {suite}")
 @each_suite
 def test_a_file_goes_out_by_sendfile(connect: Connect, server: Server, suite: str) -> None:
-    keyed = statistics().get("TlsTxSw", 0)
+    keyed = tls_stat().get("TlsTxSw", 0)
     assert connect(suite).get("/1048576.bin").body == content(1 << 20)
-    assert statistics().get("TlsTxSw", 0) - keyed == (1 if server.variant.path == "kernel" else 0)
+    assert tls_stat().get("TlsTxSw", 0) - keyed == (1 if server.variant.path == "kernel" else 0)
 
 
 @pytest.mark.kernel_matrix("requests decrypted by, {suite}")
@@ -35,12 +35,12 @@ def test_a_file_goes_out_by_sendfile(connect: Connect, server: Server, suite: st
 def test_requests_are_decrypted_by_the_kernel_where_it_can_rekey(
     connect: Connect, server: Server, kernel_tls: KernelTls, record_property: RecordProperty, suite: str
 ) -> None:
-    keyed = statistics().get("TlsRxSw", 0)
+    keyed = tls_stat().get("TlsRxSw", 0)
     client = connect(suite)
     for size in (1, 16384):
         assert client.get(f"/{size}.bin").body == content(size)
     offloaded = server.variant.path == "kernel" and kernel_tls.rekey and "off" not in server.variant.options
-    assert statistics().get("TlsRxSw", 0) - keyed == offloaded
+    assert tls_stat().get("TlsRxSw", 0) - keyed == offloaded
     if "off" not in server.variant.options:
         record_property(MARKER, "kernel" if offloaded else "OpenSSL")
 

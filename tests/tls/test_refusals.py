@@ -16,7 +16,7 @@ from ktls_server.kernel import sockets
 from ktls_server.kernel.probe import KernelTls
 from ktls_server.keys.keylog import CLIENT_TRAFFIC_SECRET_0, SERVER_TRAFFIC_SECRET_0, KeyLog, Tls13Secrets
 from ktls_server.keys.suites import SUITES
-from ktls_server.transport.channel import Channel
+from ktls_server.net.channel import Channel
 from ktls_server.transport.choice import TransportPolicy, establish
 from tests.keys.memory_tls import Connection, connect
 from tests.tls.wire_client import key_update

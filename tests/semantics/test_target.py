@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ktls_server.errors import BadRequest
-from ktls_server.http1.host import is_valid_host
-from ktls_server.http1.target import MAX_TARGET_BYTES, encode_path, parse_target
+from ktls_server.semantics.host import is_valid_host
+from ktls_server.semantics.target import MAX_TARGET_BYTES, encode_path, parse_target
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktls_server.http1.conditionals import Verdict, evaluate, range_applies
-from ktls_server.http1.dates import format_http_date
+from ktls_server.semantics.conditionals import Verdict, evaluate, range_applies
+from ktls_server.semantics.dates import format_http_date
 
 ETAG = b'"v2"'
 MODIFIED = 784111777

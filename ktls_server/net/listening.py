@@ -6,7 +6,7 @@ import errno
 import socket
 from typing import Final
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 BACKLOG: Final = 4096
 """Connections that the kernel completes before we accept them; it takes net.core.somaxconn (4096 by default) at most."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktls_server.http1.negotiation import acceptable_codings, accepts_html, prefers_json
+from ktls_server.semantics.negotiation import acceptable_codings, accepts_html, prefers_json
 
 BR, ZSTD, GZIP = b"br", b"zstd", b"gzip"
 

@@ -45,7 +45,7 @@ HANDSHAKE_FAILURES: Final = frozenset(
 
 
 @dataclass(slots=True)
-class Statistics:
+class Counters:
     """Counters: they only grow, over the lives of all processes that took over from each other in one worker's place.
 
     `connections` by (transmit path, version, cipher), `timeouts` by stage, the others by what their names say.
@@ -69,7 +69,7 @@ class Statistics:
         """One more; a reason without a label of its own counts as "other"."""
         self.handshake_failures[reason if reason in HANDSHAKE_FAILURES else "other"] += 1
 
-    def add(self, other: Statistics) -> None:
+    def add(self, other: Counters) -> None:
         """Add another process's numbers."""
         for name in _FIELD_NAMES:
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -87,13 +87,13 @@ class Statistics:
         return plain
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> Statistics:
+    def from_plain(cls, plain: dict[str, Any]) -> Counters:
         """What `to_plain` made, after a trip through JSON."""
         values: dict[str, Any] = {name: _counter(v) if isinstance(v, list) else v for name, v in plain.items()}
         return cls(**values)
 
 
-_FIELD_NAMES: Final = tuple(field.name for field in dataclasses.fields(Statistics))
+_FIELD_NAMES: Final = tuple(field.name for field in dataclasses.fields(Counters))
 
 
 def _counter(pairs: list[list[Any]]) -> Counter[Any]:

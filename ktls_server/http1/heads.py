@@ -11,7 +11,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
-from .messages import Response
+from ..semantics.messages import Response
 
 SERVER_NAME: Final = b"ktls_server"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktls_server.http1.dates import format_http_date, parse_http_date
+from ktls_server.semantics.dates import format_http_date, parse_http_date
 
 END_OF_9999 = 253402300799
 
@@ -54,7 +54,7 @@ def test_dates_are_written_as_the_standard_library_writes_them_and_read_back(sec
 
 
 def test_a_two_digit_year_is_never_more_than_fifty_years_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ktls_server.http1.dates.time.gmtime", lambda: _Year(2026))
+    monkeypatch.setattr("ktls_server.semantics.dates.time.gmtime", lambda: _Year(2026))
     parse_http_date.cache_clear()
     in_2076 = parse_http_date(b"Wednesday, 01-Jan-76 00:00:00 GMT")
     in_1977 = parse_http_date(b"Saturday, 01-Jan-77 00:00:00 GMT")

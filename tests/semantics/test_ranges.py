@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktls_server.http1.ranges import MAX_RANGES, ByteRange, content_range, multipart, parse_ranges
+from ktls_server.semantics.ranges import MAX_RANGES, ByteRange, content_range, multipart, parse_ranges
 
 FIVE_GIB = 5 * 1024**3
 

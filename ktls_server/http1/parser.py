@@ -12,7 +12,7 @@ from typing import Final
 import h11
 
 from ..errors import BadRequest
-from .messages import Request
+from ..semantics.messages import Request
 
 MAX_BODY_BYTES: Final = 65536
 """A body is read and dropped up to this size, so that the connection can go on (a static site has no use for any);
