@@ -79,7 +79,7 @@ def test_each_cipher_is_told_for_each_direction_with_its_versions() -> None:
 def test_the_json_has_stable_keys_and_every_finding(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     with_kernel(monkeypatch, CAPABLE)
     monkeypatch.setattr(
-        "ktls_server.kernel.probe.statistics", lambda: {"TlsTxSw": 7, "TlsTxDevice": 2, "TlsDecryptError": 1}
+        "ktls_server.kernel.probe.tls_stat", lambda: {"TlsTxSw": 7, "TlsTxDevice": 2, "TlsDecryptError": 1}
     )
     report = json.loads(command("doctor", "--json").out)
     assert set(report) == {"ktls_server", "kernel_tls", "summary", "findings", "counters"}
