@@ -8,14 +8,16 @@ ARGS ?=
 # The same integration suite runs on this machine's kernel and on one with kernel TLS.
 KTLS_TESTS = tests/server tests/kernel tests/tls tests/operation/test_shutdown.py tests/operation/test_workers.py
 KTLS_TIMEOUT_SECONDS = 1500
+# What depends on the versions of Python and OpenSSL.
+DEBIAN_13_TESTS = tests/keys tests/tls tests/server
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve certs venv check format test test-native test-ktls bench bench-peers bench-instructions docker-test soak fuzz clean test-kernels test-large
+.PHONY: help serve certs venv check format test test-native test-ktls bench bench-peers bench-instructions docker-test soak fuzz clean test-kernels test-large test-debian-13
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 serve: .venv/runtime.stamp ## serve a folder over HTTPS: DIR=folder PORT=8443 ARGS="further options"
 	@.venv/bin/ktls-server serve "$(DIR)" --port $(PORT) $(ARGS)
@@ -60,6 +62,10 @@ test-ktls-%: .venv-%/development.stamp
 test-large: .venv/development.stamp ## large files in every combination, on a kernel with kernel TLS (about 12 minutes where it is emulated)
 	@.venv/bin/python -m tests.kernels auto --timeout 3600 --env LARGE_FILES=all -- \
 	  .venv/bin/python -m pytest -p no:cacheprovider --ktls-kernel -v tests/server/test_large_files.py $(ARGS)
+
+test-debian-13: ## tests of keys, TLS and server on Debian 13's Python 3.13 and OpenSSL 3.5 (as root, about three minutes)
+	@echo "== Debian 13 (Python 3.13, OpenSSL 3.5) on this kernel"
+	@python3 -m tests.trees debian-13 -- $(DEBIAN_13_TESTS) $(ARGS)
 
 bench: .venv/development.stamp ## what kernel TLS gives on this machine: ARGS="--ladder --plot FILE"
 	@.venv/bin/ktls-server bench $(ARGS)
