@@ -23,7 +23,9 @@ def _connection() -> tuple[http.client.HTTPConnection, str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    port = int(os.environ.get("KTLS_SERVER_PORT", "") or 8443)
+    # Kubernetes sets it to "tcp://ADDRESS:PORT" for a Service named ktls-server; the server ignores that.
+    text = os.environ.get("KTLS_SERVER_PORT", "")
+    port = int(text) if text.isdecimal() else 8443
     return http.client.HTTPSConnection("127.0.0.1", port, timeout=_SECONDS, context=context), "/"
 
 

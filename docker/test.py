@@ -455,6 +455,7 @@ def check_kubernetes(checks: Checks) -> None:
     checks.check("Kubernetes: what is mounted is declared", mounts == volumes, mounts ^ volumes)
     grace = next(int(each["value"]) for each in server["env"] if each["name"] == "KTLS_SERVER_GRACE")
     checks.check("Kubernetes: the pod outlives the grace period", pod["terminationGracePeriodSeconds"] > grace)
+    checks.check("Kubernetes: the kubelet sets no variables for the Service", pod["enableServiceLinks"] is False)
     secure = server["securityContext"]
     checks.check(
         "Kubernetes: the server has no rights, the module loader just two",

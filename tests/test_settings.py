@@ -247,8 +247,55 @@ def test_a_misspelt_environment_variable_is_an_error_with_a_hint() -> None:
     assert "did you mean KTLS_SERVER_PORT?" in error_of({}, {"KTLS_SERVER_port": "1"})
 
 
-def test_the_variables_that_kubernetes_makes_for_a_service_of_that_name_are_explained() -> None:
-    assert "enableServiceLinks: false" in error_of({}, {"KTLS_SERVER_PORT": "tcp://10.0.0.1:8443"})
+def kubelet_variables(service: str, address: str, port_name: str, port: int) -> dict[str, str]:
+    """What a kubelet sets in every container of the namespace for one Service with one port (pkg/kubelet/envvars)."""
+    prefix = service.upper().replace("-", "_")
+    link = f"{prefix}_PORT_{port}_TCP"
+    return {
+        f"{prefix}_SERVICE_HOST": address,
+        f"{prefix}_SERVICE_PORT": str(port),
+        f"{prefix}_SERVICE_PORT_{port_name.upper().replace('-', '_')}": str(port),
+        f"{prefix}_PORT": f"tcp://{address}:{port}",
+        link: f"tcp://{address}:{port}",
+        f"{link}_PROTO": "tcp",
+        f"{link}_PORT": str(port),
+        f"{link}_ADDR": address,
+    }
+
+
+@pytest.mark.parametrize("service", ["ktls-server", "ktls-server-metrics", "ktls-server-http"])
+def test_the_variables_that_kubernetes_makes_for_a_service_are_ignored_with_one_note(service: str) -> None:
+    notes: list[str] = []
+    environment = {**kubelet_variables(service, "10.96.0.7", "https", 443), "KTLS_SERVER_GRACE": "5"}
+    settings = load(Sources({}, environment), notes.append)
+    assert settings == Settings(grace=5.0)
+    (note,) = notes
+    assert "KTLS_SERVER_" in note
+    assert "Kubernetes" in note
+    assert "enableServiceLinks: false" in note
+
+
+def test_a_port_that_the_pod_sets_itself_counts_beside_the_variables_of_kubernetes() -> None:
+    environment = {**kubelet_variables("ktls-server", "fd00::7", "https", 443), "KTLS_SERVER_PORT": "9443"}
+    assert load(Sources({}, environment)).port == 9443
+
+
+def test_without_variables_of_kubernetes_nothing_is_noted() -> None:
+    notes: list[str] = []
+    load(Sources({}, {"KTLS_SERVER_GRACE": "5", "KUBERNETES_SERVICE_HOST": "10.96.0.1"}), notes.append)
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    "variable", ["KTLS_SERVER_SERVICE_HOSTS", "KTLS_SERVER_PORT_443", "KTLS_SERVER_PORT_443_TCP_X", "KTLS_SERVER_POR"]
+)
+def test_what_only_resembles_the_variables_of_kubernetes_is_an_error(variable: str) -> None:
+    assert "there is no such option" in error_of({}, {variable: "tcp://10.96.0.7:443"})
+
+
+@pytest.mark.parametrize("text", ["tcp:/10.96.0.7:443", "10.96.0.7", "http://10.96.0.7:443"])
+def test_a_port_that_no_kubelet_writes_is_an_error(text: str) -> None:
+    assert "is not accepted" in error_of({}, {"KTLS_SERVER_PORT": text})
 
 
 # Conflicts

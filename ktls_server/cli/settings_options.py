@@ -87,4 +87,4 @@ def _help(option: Option) -> str:
 def settings_from(parameters: dict[str, object]) -> Settings:
     """What click parsed, with environment and configuration file. Raises ConfigurationError."""
     given = {name: value for name, value in parameters.items() if value not in (None, ())}
-    return load(Sources(given, os.environ))
+    return load(Sources(given, os.environ), lambda text: click.echo(f"ktls-server: note: {text}", err=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,13 @@ from ..errors import ConfigurationError
 from .options import OPTIONS, Option, Settings
 
 _PREFIX = "KTLS_SERVER_"
+
+# What a kubelet sets in every container for a Service named ktls-server, or ktls-server-NAME (kubernetes.io: "Accessing
+# Services, Environment variables"). The last form is also the name of an option, so its value decides.
+_KUBERNETES_NAME = re.compile(
+    r"(?:\w+_)?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+_KUBERNETES_LINK = re.compile(r"(?:tcp|udp|sctp)://\S+:\d+")
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
@@ -38,9 +45,18 @@ class Sources:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def load(sources: Sources) -> Settings:
-    """The settings that the sources ask for together. Raises ConfigurationError."""
-    given = _environment(sources.environment) | _command_line(sources.command_line)
+def load(sources: Sources, note: Callable[[str], None] = lambda text: None) -> Settings:
+    """The settings that the sources ask for together. Raises ConfigurationError.
+
+    `note` is called with a sentence for the user about what was ignored.
+    """
+    ours, kubernetes = _split_environment(sources.environment)
+    if kubernetes:
+        note(
+            f"{', '.join(sorted(kubernetes))}: set by Kubernetes for a Service of that name, not an option, and ignored;"
+            " write 'enableServiceLinks: false' in the pod's spec"
+        )
+    given = _environment(ours) | _command_line(sources.command_line)
     if "config" in given:
         config = _value(_BY_NAME["config"], given["config"])
         assert isinstance(config, Path)
@@ -58,18 +74,24 @@ def _command_line(given: Mapping[str, object]) -> dict[str, _Given]:
     return {name: _Given(raw, f"{_BY_NAME[name].flag} (command line)") for name, raw in given.items()}
 
 
+def _split_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables of this program: those that somebody set, and those that Kubernetes made for a Service.
+
+    An empty variable counts as not set: compose files write `NAME: ${NAME:-}`.
+    """
+    ours, kubernetes = {}, {}
+    for variable, text in environment.items():
+        if variable.startswith(_PREFIX) and text:
+            name = variable.removeprefix(_PREFIX)
+            link = name.endswith("PORT") and _KUBERNETES_LINK.fullmatch(text)
+            (kubernetes if link or _KUBERNETES_NAME.fullmatch(name) else ours)[variable] = text
+    return ours, kubernetes
+
+
 def _environment(environment: Mapping[str, str]) -> dict[str, _Given]:
-    """An empty variable counts as not set: compose files write `NAME: ${NAME:-}`."""
     given = {}
     for variable, text in environment.items():
-        if not variable.startswith(_PREFIX) or not text:
-            continue
         name = variable.removeprefix(_PREFIX).lower()
-        if text.startswith("tcp://"):
-            raise ConfigurationError(
-                f"{variable}={text} (environment) was set by Kubernetes for a Service named ktls-server;"
-                " write 'enableServiceLinks: false' in the pod's spec"
-            )
         if name not in _BY_NAME or variable != variable.upper():
             hint = _closest(name, [option.name for option in OPTIONS])
             suggestion = f"; did you mean {_PREFIX}{hint.upper()}?" if hint else "; see ktls-server serve --help"
