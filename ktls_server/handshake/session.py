@@ -1,25 +1,17 @@
 """What a completed handshake leaves behind: the `SSLObject`, its BIOs, and the secrets of this one connection.
 
-Bytes go in by `feed`, plaintext comes out by `decrypt`. Whoever owns the session (a transport) moves the bytes; nothing in
-here touches a socket.
+Nothing in here touches a socket.
 """
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from typing import Final
 
-from ..errors import ConnectionLost
 from ..keys.keylog import Tls12Secrets, Tls13Secrets
 from ..keys.schedule import RecordKey, TrafficSecret, tls12_record_keys, tls13_record_key
 from ..keys.suites import CipherSuite
 from .records import MAX_PLAINTEXT_BYTES
-
-MAX_SILENT_BYTES: Final = 32 * 1024
-"""How many bytes may come in with no application data among them. One unfinished record of the largest size (16 KiB) fits,
-and beside it some hundreds of KeyUpdates (27 bytes each): more of those is an attack on the CPU."""
-
 
 @dataclass(slots=True)
 class Session:
@@ -43,7 +35,7 @@ class Session:
     transmit_sequence: int = 0
     receive_sequence: int = 0
     transmit_explicit_nonce: bytes | None = field(default=None, repr=False)
-    _silent_bytes: int = 0
+    max_plaintext_bytes: int = MAX_PLAINTEXT_BYTES
 
     def server_key(self) -> RecordKey:
         """The first key of the server's records. Needs `suite` and `secrets`, as all of these do."""
@@ -71,27 +63,10 @@ class Session:
         client_key, server_key = tls12_record_keys(self.suite, self.secrets, self.server_random)
         return server_key if of_server else client_key
 
-    def feed(self, data_untrusted: bytes) -> None:
-        """Bytes from the network, for OpenSSL to decrypt. Raises ConnectionLost where only noise keeps coming."""
-        self._silent_bytes += len(data_untrusted)
-        if self._silent_bytes > MAX_SILENT_BYTES:
-            raise ConnectionLost("too many bytes without application data")
-        self.incoming.write(data_untrusted)
+    def take_early_data(self) -> bytes:
+        """What was read from the socket after the client's Finished: records that OpenSSL has not looked at, still sealed."""
+        return self.incoming.read()
 
-    def decrypt(self) -> bytes | None:
-        """Application data out of what was fed: b"" at the end of the stream (close_notify), None where more is needed.
-
-        Raises ConnectionLost where the peer broke the protocol; `outgoing` then holds the alert that says so.
-        """
-        if not self.incoming.pending and not self.tls.pending():
-            return None
-        try:
-            data = self.tls.read(MAX_PLAINTEXT_BYTES)
-        except ssl.SSLWantReadError:
-            return None
-        except ssl.SSLZeroReturnError:
-            return b""
-        except ssl.SSLError as error:
-            raise ConnectionLost(f"TLS: {error.reason or 'protocol error'}") from None
-        self._silent_bytes = 0
-        return data
+    def release(self) -> None:
+        """Let go of OpenSSL's objects: from here on the keys are used by whoever seals and opens."""
+        del self.tls, self.incoming, self.outgoing
