@@ -22,8 +22,8 @@ help: ## this list
 serve: .venv/runtime.stamp ## serve a folder over HTTPS: DIR=folder PORT=8443 ARGS="further options"
 	@.venv/bin/ktls-server serve "$(DIR)" --port $(PORT) $(ARGS)
 
-certs: .venv/runtime.stamp ## make a development certificate: certs/cert.pem, certs/key.pem
-	@.venv/bin/ktls-server certs certs/
+certs: .venv/runtime.stamp ## make a development certificate: .certs/cert.pem, .certs/key.pem
+	@.venv/bin/ktls-server certs .certs
 
 venv: .venv/development.stamp ## make .venv with all that development needs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import typing
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from ktls_server.errors import ConfigurationError
 from ktls_server.processors import usable_processors
 from ktls_server.settings import OPTIONS, CacheRule, HeaderRule, Option, Settings, Sources, load
+from ktls_server.settings.exposure import would_be_served
 from ktls_server.settings.options import GROUPS
 
 
@@ -359,6 +361,86 @@ def test_secrets_that_no_request_can_reach_are_left_alone(tmp_path: Path) -> Non
     # A certificate without its key is public.
     (tmp_path / "cert.pem").touch()
     load(Sources({"directory": str(tmp_path), "cert": (str(tmp_path / "cert.pem"),), "key": ("/dev/null",)}, {}))
+
+
+KEY = "-----BEGIN PRIVATE KEY-----\nMC4CAQ\n-----END PRIVATE KEY-----\n"
+CHAIN = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n" * 3
+
+
+def put(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("certs/key.pem", KEY),
+        ("deep/er/tls.KEY", KEY.replace("PRIVATE", "ENCRYPTED PRIVATE")),
+        ("bundle.pem", CHAIN + KEY.replace("PRIVATE", "EC PRIVATE")),
+        ("id_ed25519", KEY.replace("PRIVATE", "OPENSSH PRIVATE")),
+        ("putty.ppk", "PuTTY-User-Key-File-3: ssh-ed25519\n"),
+        (".well-known/key.pem", KEY),
+    ],
+)
+def test_a_private_key_in_the_served_folder_keeps_the_server_from_starting(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    path = put(tmp_path / name, text)
+    message = error_of({"directory": str(tmp_path)})
+    assert message.startswith("DIRECTORY (command line): ")
+    assert str(path) in message
+    assert "--private-keys" in message
+    assert load(Sources({"directory": str(tmp_path), "private_keys": True}, {})).private_keys
+
+
+def test_private_keys_that_no_request_can_reach_are_left_alone(tmp_path: Path) -> None:
+    put(tmp_path / ".certs" / "key.pem", KEY)
+    put(tmp_path / ".well-known" / ".key.pem", KEY)
+    load(Sources({"directory": str(tmp_path)}, {}))
+    assert "is a private key" in error_of({"directory": str(tmp_path), "hidden_files": True})
+
+
+def test_what_is_no_private_key_is_served_whatever_its_name(tmp_path: Path) -> None:
+    put(tmp_path / "cert.pem", CHAIN)
+    put(tmp_path / "translation.key", "word = -----BEGIN PRIVATE KEY-----\n")
+    put(tmp_path / "how-to-make-keys.html", KEY)
+    put(tmp_path / ".well-known" / "acme-challenge" / "token", "token.thumbprint")
+    os.mkfifo(tmp_path / "pipe.pem")
+    (tmp_path / "loop.pem").symlink_to("loop.pem")
+    assert load(Sources({"directory": str(tmp_path)}, {})).directory == tmp_path
+
+
+def test_a_link_counts_as_what_it_leads_to(tmp_path: Path) -> None:
+    key = put(tmp_path / "outside" / "key.pem", KEY)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "key.pem").symlink_to(key)
+    load(Sources({"directory": str(site)}, {}))
+    put(site / ".hidden" / "key.pem", KEY)
+    (site / "seen.pem").symlink_to(".hidden/key.pem")
+    assert str(site / "seen.pem") in error_of({"directory": str(site)})
+
+
+def test_the_search_for_private_keys_is_bounded_and_begins_at_the_top(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        put(tmp_path / "many" / str(number), "")
+    put(tmp_path / "key.pem", KEY)
+    monkeypatch.setattr("ktls_server.settings.exposure.MAX_ENTRIES", 10)
+    assert str(tmp_path / "key.pem") in error_of({"directory": str(tmp_path)})
+    (tmp_path / "key.pem").rename(tmp_path / "many" / "key.pem")
+    monkeypatch.setattr("ktls_server.settings.exposure.MAX_ENTRIES", 1)
+    load(Sources({"directory": str(tmp_path)}, {}))
+
+
+@pytest.mark.parametrize(("name", "served"), [(".cache", False), (".well-known", True), ("sub/.well-known", False)])
+def test_a_folder_with_a_dot_is_hidden_unless_it_is_the_well_known_one(tmp_path: Path, name: str, served: bool) -> None:
+    settings = Settings(directory=tmp_path)
+    assert would_be_served(tmp_path / name / "key.pem", settings) is served
+    assert not would_be_served(tmp_path / name / ".key.pem", settings)
 
 
 def test_the_default_host_is_loopback() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ConfigurationError
-from ..settings.loading import would_be_served
+from ..settings.exposure import would_be_served
 from .settings_options import SettingsCommand, settings_from
 
 if TYPE_CHECKING:

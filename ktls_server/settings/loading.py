@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from .exposure import served_private_key, would_be_served
 from .options import OPTIONS, Option, Settings
 
 _PREFIX = "KTLS_SERVER_"
@@ -79,7 +80,8 @@ def _split_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], 
 
     An empty variable counts as not set: compose files write `NAME: ${NAME:-}`.
     """
-    ours, kubernetes = {}, {}
+    ours: dict[str, str] = {}
+    kubernetes: dict[str, str] = {}
     for variable, text in environment.items():
         if variable.startswith(_PREFIX) and text:
             name = variable.removeprefix(_PREFIX)
@@ -190,12 +192,11 @@ def _exposed_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
         for path in value if isinstance(value, tuple) else (value,):
             if path is not None and would_be_served(path, settings):
                 yield name, f"{str(path)!r} lies in the folder that is served: anybody could download it; move it away"
-
-
-def would_be_served(path: Path, settings: Settings) -> bool:
-    """Whether a request could reach the path: it is under the folder, and not hidden or hidden files are served."""
-    root, resolved = settings.directory.resolve(), path.resolve()
-    if not resolved.is_relative_to(root):
-        return False
-    hidden = any(part.startswith(".") for part in resolved.relative_to(root).parts)
-    return settings.hidden_files or not hidden
+    if not settings.private_keys:
+        found = served_private_key(settings)
+        if found is not None:
+            yield (
+                "directory",
+                f"{str(found)!r} is a private key in the folder that is served: anybody could download it; move it"
+                " away, or give --private-keys if it is for everybody",
+            )

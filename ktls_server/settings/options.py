@@ -219,6 +219,13 @@ class Settings:
     )
     listing: bool = option(False, FLAG, FILES, "Show what is in a folder that has no index file.", example="true")
     hidden_files: bool = option(False, FLAG, FILES, "Serve files whose name begins with a dot, too.", example="true")
+    private_keys: bool = option(
+        False,
+        FLAG,
+        FILES,
+        "Serve private keys that lie in the folder, too. Without it the server refuses to start where it finds one.",
+        example="true",
+    )
     spa: bool = option(
         False,
         FLAG,

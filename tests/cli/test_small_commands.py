@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shlex
 import sys
 import tomllib
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from ktls_server import passwords
 from ktls_server.cli.reference import reference, table
-from ktls_server.settings import OPTIONS
+from ktls_server.settings import OPTIONS, Settings
+from ktls_server.settings.exposure import would_be_served
 from tests.cli.conftest import Command
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "options.md"
@@ -28,6 +30,45 @@ def test_certs_writes_a_pair_once(command: Command, tmp_path: Path) -> None:
     assert outcome.out.startswith(f"made: {folder}/cert.pem and {folder}/key.pem\n")
     assert (folder / "key.pem").stat().st_mode & 0o777 == 0o600
     assert command("certs", folder).out.startswith("still good: ")
+
+
+def serve_command(output: str) -> list[str]:
+    (line,) = [line for line in output.splitlines() if line.startswith("serve: ")]
+    return shlex.split(line.removeprefix("serve: "))
+
+
+@pytest.mark.parametrize("arguments", [(), ("certificates in use",)])
+def test_the_command_that_certs_prints_serves_without_giving_the_key_away(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    started: list[Settings] = []
+    monkeypatch.setattr("ktls_server.server.run", lambda settings, announce: started.append(settings))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "public").mkdir()
+    program, *words = serve_command(command("certs", *arguments).out)
+    assert program == "ktls-server"
+    words = ["public" if word == "FOLDER" else word for word in words]
+    outcome = command(*words)
+    assert (outcome.status, outcome.err) == (0, "")
+    (settings,) = started
+    assert not would_be_served(settings.key[0], settings)
+
+
+def test_certs_and_serve_with_their_defaults_keep_the_key_private(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Settings] = []
+    monkeypatch.setattr("ktls_server.server.run", lambda settings, announce: started.append(settings))
+    monkeypatch.chdir(tmp_path)
+    assert command("certs").status == 0
+    assert command("serve").status == 0
+    (settings,) = started
+    assert [path.name for path in tmp_path.rglob("key.pem")] == ["key.pem"]
+    assert not any(would_be_served(path, settings) for path in tmp_path.rglob("key.pem"))
+    assert command("certs", "certs").status == 0
+    outcome = command("serve")
+    assert outcome.status == 2
+    assert "certs/key.pem" in outcome.err
 
 
 def test_certs_leaves_a_foreign_key_alone(command: Command, tmp_path: Path) -> None:
