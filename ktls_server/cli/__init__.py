@@ -6,7 +6,9 @@ as for a misspelt option), 1 for what the system refused.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import importlib
 import os
 import shlex
@@ -27,6 +29,9 @@ _COMMANDS = {
     "password": ("ktls_server.cli.password", "Set a user's password in an --auth-file."),
     "completion": ("ktls_server.cli.completion", "Print the completion script for a shell."),
 }
+
+
+_OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
 
 
 class _Commands(click.Group):
@@ -72,12 +77,35 @@ def _commands() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; never returns normally, raises SystemExit."""
+    _open_missing_streams()
     try:
         _commands.main(arguments, prog_name="ktls-server")
     except KtlsServerError as error:
-        click.echo(f"ktls-server: {error}", err=True)
+        _complain(str(error))
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`). Python would complain again when it flushes at exit.
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
+            raise
+        # What is left in the buffer must not fail again when Python flushes it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:  # The reader of our output went away (`| head`).
+            _complain(f"the output cannot be written: {error.strerror}")
         sys.exit(1)
+
+
+def _complain(sentence: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(f"ktls-server: {sentence}", err=True)
+
+
+def _open_missing_streams() -> None:
+    """Put /dev/null where the caller has closed a standard stream (`>&-`).
+
+    Python sets `sys.stdout` to None then, and the next file or socket that is opened would get the stream's number: the
+    access log would be written into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))

@@ -6,12 +6,17 @@ JSON access log it goes to standard error, so that standard output holds nothing
 
 from __future__ import annotations
 
+import io
+import logging
+import os
 import shlex
 import sys
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
 from ..settings import BoundServer, Settings
+
+_log = logging.getLogger(__name__)
 
 Facts: TypeAlias = list[tuple[str, str]]
 
@@ -39,11 +44,27 @@ def announce(settings: Settings, bound: BoundServer, development_certificate: Pa
     """Print the facts, at once."""
     stream = sys.stderr if settings.access_log == "json" else sys.stdout
     facts = startup_facts(settings, bound, development_certificate)
-    if stream.isatty():
-        _print_table(facts, stream)
-    else:
-        stream.write("".join(f"{key}: {value}\n" for key, value in facts))
-    stream.flush()
+    try:
+        if stream.isatty():
+            _print_table(facts, stream)
+        else:
+            _write("".join(f"{key}: {value}\n" for key, value in facts), stream)
+        stream.flush()
+    except OSError as error:
+        # A disk that is full must not keep the server from serving.
+        _log.warning("the lines that say where it listens cannot be written: %s", error.strerror)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """Write to the stream's descriptor: the stream itself would keep what fails, and try again at exit."""
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:  # In memory.
+        stream.write(text)
+        return
+    rest = os.fsencode(text)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _print_table(facts: Facts, stream: TextIO) -> None:

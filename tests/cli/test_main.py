@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,86 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
         timeout=60,
     )
     assert (run.stdout, run.stderr) == ("done\n", "")
+
+
+SERVE_BRIEFLY = """
+import logging, sys
+import ktls_server.server
+from ktls_server.cli import main
+from ktls_server.settings import BoundServer
+
+def run(settings, announce):
+    logging.basicConfig()
+    announce(BoundServer(("https://127.0.0.1:40123/",), "userspace: why"))
+    with open("started", "w") as file:
+        file.write(str(file.fileno()))
+
+ktls_server.server.run = run
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_a_server_starts_whatever_becomes_of_its_output(tmp_path: Path, redirection: str) -> None:
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-c", SERVE_BRIEFLY]
+    run = subprocess.run(
+        [*shell, "serve", "--cert", "/dev/null"], check=False, capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stderr
+    # No file of the server's gets the number of a standard stream.
+    assert int((tmp_path / "started").read_text()) > 2
+    if redirection == ">/dev/full":
+        assert "No space left on device" in run.stderr
+        assert run.stderr.count("\n") == 1
+    elif redirection != "2>&-":
+        assert run.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [("doctor",), ("doctor", "--json"), ("serve", "--help"), ("--version",)])
+def test_output_that_cannot_be_written_is_one_line_and_a_status(arguments: tuple[str, ...]) -> None:
+    shell = ["sh", "-c", 'exec "$@" >/dev/full', "sh", sys.executable, "-m", "ktls_server", *arguments]
+    run = subprocess.run(shell, check=False, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert run.stderr == "ktls-server: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_doctor_ends_as_usual_without_a_stream(redirection: str) -> None:
+    usual = python("-m", "ktls_server", "doctor").returncode
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "ktls_server", "doctor"]
+    run = subprocess.run(shell, check=False, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (usual, "")
+
+
+INTERRUPTED = """
+import importlib.abc, os, signal, sys
+
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+from ktls_server.__main__ import main
+main(["serve", "--cert", "/dev/null"])
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["ktls_server.cli", "click", "ktls_server.cli.serve", "ktls_server.server", "asyncio", "ssl"]
+)
+def test_ctrl_c_while_it_starts_leaves_no_traceback(module: str) -> None:
+    run = python("-c", INTERRUPTED, module)
+    assert run.returncode in (1, -signal.SIGINT)
+    assert run.stderr.strip() in ("", "Aborted!")
+
+
+def test_a_background_job_still_ignores_ctrl_c() -> None:
+    code = INTERRUPTED.replace("main([", "signal.signal(signal.SIGINT, signal.SIG_IGN); main([").replace(
+        '["serve", "--cert", "/dev/null"]', '["--version"]'
+    )
+    run = python("-c", code, "click")
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_help_loads_nothing_heavy() -> None:
