@@ -58,20 +58,26 @@ class TlsConnection:
 
     async def receive(self) -> bytes:
         """The next application data, at most one record (16 KiB); b"" at the end of the stream."""
-        return await self._transport.receive()
+        reader = self._transport.reader
+        while True:
+            if not reader.pending:
+                await self._channel.readable()
+            data = reader.read()
+            if data is not None:
+                return data
 
     async def send(self, data: bytes) -> None:
         """All of `data`."""
-        await self._transport.send(data)
+        await self._transport.writer.send(data)
 
     async def send_file(self, fd: int, offset: int, count: int) -> None:
         """`count` bytes of an open file from `offset`, in the kernel where it can be. Raises FileChanged if it is shorter."""
-        await self._transport.send_file(fd, offset, count)
+        await self._transport.writer.send_file(fd, offset, count)
 
     async def close(self) -> None:
         """Send close_notify, wait until the peer has read all, close the socket. Put a time limit around it."""
         try:
-            await self._transport.close_notify()
+            await self._transport.writer.close_notify()
             await self._channel.linger()
         finally:
             self.abort()
@@ -97,7 +103,12 @@ class TlsAcceptor:
         self.attach(context)
 
     def attach(self, context: ssl.SSLContext) -> None:
-        """Take the secrets of this context's handshakes, too."""
+        """Take the secrets of this context's handshakes, too. Raises ValueError where its key log is taken already.
+
+        Two acceptors on one context would take each other's secrets.
+        """
+        if getattr(context, "keylog_filename", None) is not None:
+            raise ValueError("this SSLContext has a key log already: each TlsAcceptor needs a context of its own")
         self._key_log.attach(context)
 
     async def accept(self, sock: socket.socket) -> TlsConnection:
@@ -110,6 +121,7 @@ class TlsAcceptor:
         channel = Channel(sock, asyncio.get_running_loop())
         try:
             session = await accept(channel, self._context, self._key_log)
+            tls = session.tls
             transport = establish(channel, session, self._policy)
         except BaseException:
             channel.close()
@@ -117,10 +129,10 @@ class TlsAcceptor:
         description = SessionDescription(
             version=session.version,
             cipher=session.cipher,
-            transmit_path=transport.transmit_path,
-            alpn_protocol=session.tls.selected_alpn_protocol(),
-            resumed=bool(session.tls.session_reused),
-            client_certificate=session.tls.getpeercert(binary_form=True),
+            transmit_path=transport.writer.path,
+            alpn_protocol=tls.selected_alpn_protocol(),
+            resumed=bool(tls.session_reused),
+            client_certificate=tls.getpeercert(binary_form=True),
         )
         return TlsConnection(channel, transport, description)
 

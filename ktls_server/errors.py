@@ -4,6 +4,8 @@ The first level says who is to blame, a leaf which stage failed. Messages never 
 network as they came.
 """
 
+import os
+
 
 class KtlsServerError(Exception):
     """Base of all of them."""
@@ -71,5 +73,20 @@ class FileChanged(SystemRefusal):
     """A file shrank while it was being sent: the promised Content-Length cannot be kept, the connection must end."""
 
 
-class RecordsOutOfStep(KtlsServerError):
-    """Our bug: a record that OpenSSL wrote does not open with the key and sequence that we hold for that direction."""
+class FileUnreadable(SystemRefusal):
+    """A file could not be read while it was being sent (EIO, ESTALE): the response cannot be completed.
+
+    It is the storage's fault, neither the client's nor ours. `errno` is the kernel's.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"a file could not be read: {os.strerror(code)}")
+        self.errno = code
+
+
+class Interrupted(KtlsServerError):
+    """The server wants a connection to end that waits for its peer: its time is over, or its place is needed."""
+
+
+class BadRecordMac(PeerError):
+    """A record does not open under the key and the sequence number that it has to open with (RFC 8446 section 5.2)."""

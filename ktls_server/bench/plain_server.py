@@ -37,14 +37,25 @@ async def send_by_read(channel: Channel, part: FileSlice) -> None:
     offset, end = part.offset, part.offset + part.count
     while offset < end:
         count = os.preadv(part.fd, (buffer[: end - offset],), offset)
-        await channel.send(buffer[:count])
+        await _send(channel, buffer[:count])
         offset += count
         await YIELD
 
 
 async def send_by_sendfile(channel: Channel, part: FileSlice) -> None:
     """Never up into userspace."""
-    await channel.send_file(part.fd, part.offset, part.count)
+    offset, end = part.offset, part.offset + part.count
+    while offset < end:
+        offset += await channel.send_file_part(part.fd, offset, end - offset)
+        await YIELD
+
+
+async def _send(channel: Channel, data: bytes | memoryview, flags: int = 0) -> None:
+    while data:
+        sent = channel.try_send(data, flags)
+        data = data[sent:]
+        if data:
+            await channel.writable()
 
 
 SEND_FILE: Final[dict[str, SendFile]] = {"read": send_by_read, "sendfile": send_by_sendfile}
@@ -88,10 +99,10 @@ class PlainServer:
     async def _answer(self, channel: Channel, response: Response) -> None:
         try:
             head = self._heads.head(response, keep_alive=True, http_1_0=False)
-            await channel.send(head, socket.MSG_MORE if response.body else 0)
+            await _send(channel, head, socket.MSG_MORE if response.body else 0)
             for part in response.body:
                 if isinstance(part, bytes):
-                    await channel.send(part)
+                    await _send(channel, part)
                 else:
                     await self._send_file(channel, part)
         finally:

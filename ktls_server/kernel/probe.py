@@ -34,12 +34,14 @@ _VERSION_NAME = {TLS_1_2: "TLS 1.2", TLS_1_3: "TLS 1.3"}
 class KernelTls:
     """The kernel's abilities. `reason` and `cure` are empty unless it can send with no cipher at all.
 
-    `rekey`: whether the key of a TLS 1.3 connection can be changed (Linux 6.14 and later).
+    `rekey`: whether the key of a TLS 1.3 connection can be changed (Linux 6.14 and later). `payload_limit`: whether its
+    records can be made shorter (Linux 6.19 and later).
     """
 
     transmit_abilities: frozenset[Ability] = frozenset()
     receive_abilities: frozenset[Ability] = frozenset()
     rekey: bool = False
+    payload_limit: bool = False
     reason: str = ""
     cure: str = ""
 
@@ -86,7 +88,7 @@ def probe() -> KernelTls:
                 refusals.append(refusal)
     if not transmit:
         return KernelTls(reason=refusals[0].reason, cure=refusals[0].cure)
-    return KernelTls(frozenset(transmit), frozenset(receive), _can_rekey())
+    return KernelTls(frozenset(transmit), frozenset(receive), _can_rekey(), _can_limit_payload())
 
 
 def _one_suite_per_ability() -> list[CipherSuite]:
@@ -109,6 +111,17 @@ def _can_rekey() -> bool:
     except KernelTlsUnavailable:
         return False
     return True
+
+
+def _can_limit_payload() -> bool:
+    suite = SUITES["TLS_AES_128_GCM_SHA256"]
+    with contextlib.suppress(KernelTlsUnavailable), _connected_pair() as sock:
+        sockets.attach(sock)
+        key = RecordKey(bytes(suite.key_length), bytes(suite.iv_length))
+        sockets.install_transmit(sock, crypto_info.pack(suite, key, 0))
+        sockets.limit_payload(sock, 512)
+        return True
+    return False
 
 
 @contextlib.contextmanager

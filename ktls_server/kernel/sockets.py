@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 
 from ..errors import KernelTlsUnavailable
 from . import uapi
@@ -63,6 +64,18 @@ def install_receive(sock: socket.socket, info: bytes) -> None:
     _install(sock, "TLS_RX", uapi.TLS_RX, info)
 
 
+def limit_payload(sock: socket.socket, size: int) -> None:
+    """Have the kernel put at most `size` bytes of content (64 to 16384) into each record that it sends.
+
+    For clients that asked for shorter records (RFC 6066 section 4, RFC 8449). Call it before the first send. Raises
+    `KernelTlsUnavailable` on kernels that do not know TLS_TX_MAX_PAYLOAD_LEN (before Linux 6.19).
+    """
+    try:
+        sock.setsockopt(uapi.SOL_TLS, uapi.TLS_TX_MAX_PAYLOAD_LEN, size.to_bytes(2, sys.byteorder))
+    except OSError as error:
+        raise _refusal("setsockopt(TLS_TX_MAX_PAYLOAD_LEN)", error) from error
+
+
 def _install(sock: socket.socket, name: str, option: int, info: bytes) -> None:
     try:
         sock.setsockopt(uapi.SOL_TLS, option, info)
@@ -84,12 +97,12 @@ def send_control(sock: socket.socket, record_type: int, payload: bytes) -> int:
     return sock.sendmsg([payload], [(uapi.SOL_TLS, uapi.TLS_SET_RECORD_TYPE, bytes((record_type,)))])
 
 
-def receive(sock: socket.socket, size: int) -> tuple[int, bytes]:
+def receive(sock: socket.socket, size: int) -> tuple[int, bytes] | None:
     """Read from a socket with TLS_RX: (record type, at most `size` bytes), never of two types at once.
 
-    No bytes of application data mean the end of the TCP stream; whether a close_notify came before it is the caller's
-    to know. Raises BlockingIOError where no whole record has come, and OSError as the table above says; an alert can
-    still be sent then.
+    None is the end of the TCP stream; whether a close_notify came before it is the caller's to know. A record without
+    content is not the end: it has a type (RFC 8446 section 5.1). Raises BlockingIOError where no whole record has come,
+    and OSError as the table above says; an alert can still be sent then.
 
     Read until BlockingIOError before waiting for the socket: a KeyUpdate that came right after data lies in the kernel,
     decrypted, and poll says nothing of it (seen on Linux 7.x).
@@ -105,4 +118,4 @@ def receive(sock: socket.socket, size: int) -> tuple[int, bytes]:
     for level, kind, value in control:
         if level == uapi.SOL_TLS and kind == uapi.TLS_GET_RECORD_TYPE:
             return value[0], data
-    return APPLICATION_DATA, data
+    return (APPLICATION_DATA, data) if data else None

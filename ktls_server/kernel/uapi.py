@@ -16,6 +16,7 @@ SOL_TLS = 282
 # linux/tls.h: socket options at level SOL_TLS.
 TLS_TX = 1
 TLS_RX = 2
+TLS_TX_MAX_PAYLOAD_LEN = 5  # u16, since Linux 6.19
 
 # linux/tls.h: control messages at level SOL_TLS; the data is one byte, the record's ContentType.
 TLS_SET_RECORD_TYPE = 1

@@ -1,12 +1,7 @@
 """Opens and seals records with the keys that we derived ourselves (RFC 8446 section 5.2, RFC 5246 section 6.2.3.3).
 
-`RecordSealer` is the record layer of connections that the kernel cannot take.
-
-`RecordOpener` is there for what OpenSSL writes once it does not transmit any more: an alert, the answer to a KeyUpdate. It
-says it into the outgoing BIO, as records sealed under a key and a sequence number that whoever transmits now uses too.
-Those bytes must never reach the socket: two messages under one nonce give an AEAD's secrets away. `RecordOpener` takes the
-plaintext back out, and it is sealed again under the transmitter's own count. The sequence here is OpenSSL's, which goes
-its own way. In the other direction the same class opens the records that came in too early for the kernel to see them.
+`RecordSealer` and `RecordOpener` are the record layer of connections that the kernel cannot take, or takes only one
+direction of.
 """
 
 from __future__ import annotations
@@ -16,7 +11,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from ..errors import RecordsOutOfStep
+from ..errors import BadRecordMac
 from .schedule import RecordKey
 from .suites import TLS_1_3, CipherKind, CipherSuite
 
@@ -102,49 +97,49 @@ class RecordSealer:
 class RecordOpener:
     """Opens the records of one direction, in order. `sequence` is the number of the next one."""
 
+    __slots__ = ("_aead", "_explicit_nonce", "_iv", "_salt", "_tls13", "sequence")
+
     def __init__(self, suite: CipherSuite, record_key: RecordKey, sequence: int) -> None:
-        self._suite = suite
-        self._iv = record_key.iv
         self._aead = _aead(suite, record_key.key)
+        self._iv = int.from_bytes(record_key.iv, "big")
+        self._salt = record_key.iv
+        self._tls13 = suite.version == TLS_1_3
+        self._explicit_nonce = suite.has_explicit_nonce
         self.sequence = sequence
 
-    def open(self, record: bytes) -> tuple[int, bytes]:
+    def open(self, record: bytes | memoryview) -> tuple[int, bytes]:
         """The content type and plaintext of one whole record, its five-byte header included.
 
-        In TLS 1.3 the type is the inner one and the padding is gone (RFC 8446 section 5.2). Raises `RecordsOutOfStep`
-        where the record does not open: the key or the sequence is not what its writer used.
+        In TLS 1.3 the type is the inner one and the padding is gone (RFC 8446 section 5.2); the type is 0 where there is
+        nothing but padding. Raises `BadRecordMac` where the record does not open: the key or the sequence is not what
+        its writer used.
         """
-        header, payload = record[:_HEADER_LENGTH], record[_HEADER_LENGTH:]
+        sequence = self.sequence
         try:
-            content_type, plaintext = (
-                self._open_tls13(header, payload)
-                if self._suite.version == TLS_1_3
-                else self._open_tls12(header, payload)
-            )
+            if not self._tls13:
+                opened = self._open_tls12(sequence, record)
+            else:
+                # RFC 8446 sections 5.2 to 5.4: TLSInnerPlaintext is content, one byte of type, zeros.
+                header, payload = record[:_HEADER_LENGTH], record[_HEADER_LENGTH:]
+                inner = self._aead.decrypt(_masked_iv(self._iv, sequence), payload, header)
+                if inner[-1:] == b"\0":
+                    inner = inner.rstrip(b"\0")
+                opened = (inner[-1], inner[:-1]) if inner else (0, b"")
         except (InvalidTag, ValueError) as error:
-            raise RecordsOutOfStep(f"the record is not number {self.sequence} under our key") from error
-        self.sequence += 1
-        return content_type, plaintext
+            raise BadRecordMac(f"the record is not number {sequence} under our key") from error
+        self.sequence = sequence + 1
+        return opened
 
-    def _open_tls13(self, header: bytes, payload: bytes) -> tuple[int, bytes]:
-        """RFC 8446 sections 5.2 to 5.4: TLSInnerPlaintext is content, one byte of type, zeros."""
-        inner = self._aead.decrypt(self._nonce(), payload, header).rstrip(b"\x00")
-        if not inner:
-            raise ValueError("no content type")
-        return inner[-1], inner[:-1]
-
-    def _open_tls12(self, header: bytes, payload: bytes) -> tuple[int, bytes]:
+    def _open_tls12(self, sequence: int, record: bytes | memoryview) -> tuple[int, bytes]:
         """RFC 5246 section 6.2.3.3, with the nonce of RFC 5288 section 3 or of RFC 7905 section 2."""
-        if self._suite.has_explicit_nonce:
-            nonce = self._iv + payload[:_EXPLICIT_NONCE_LENGTH]
+        header, payload = bytes(record[:_HEADER_LENGTH]), record[_HEADER_LENGTH:]
+        if self._explicit_nonce:
+            nonce = self._salt + payload[:_EXPLICIT_NONCE_LENGTH]
             payload = payload[_EXPLICIT_NONCE_LENGTH:]
         else:
-            nonce = self._nonce()
+            nonce = _masked_iv(self._iv, sequence)
         length = len(payload) - _TAG_LENGTH
         if length < 0:
             raise ValueError("no room for the tag")
-        additional_data = self.sequence.to_bytes(8, "big") + header[:3] + length.to_bytes(2, "big")
+        additional_data = sequence.to_bytes(8, "big") + header[:3] + length.to_bytes(2, "big")
         return header[0], self._aead.decrypt(nonce, payload, additional_data)
-
-    def _nonce(self) -> bytes:
-        return _masked_iv(int.from_bytes(self._iv, "big"), self.sequence)

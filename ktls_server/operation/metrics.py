@@ -11,6 +11,7 @@ at most one in half a second is computed, however many ask.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -22,15 +23,18 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ..accesslog import LoggedConnection
 from ..counters import Counters
 from ..errors import BadRequest
 from ..semantics.messages import Request, Response
 from ..semantics.target import parse_target
-from .plain_http import PlainServer, text
+from ..settings import Settings
+from .plain import plain_connections, text
 from .scoreboard import ProcessState, Scoreboard
 
 _CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 _CONNECTIONS: Final = 8
+_TICK_SECONDS: Final = 0.5
 _KEPT_SECONDS: Final = 0.5
 _STALE_SECONDS: Final = 5.0
 """A loop writes its numbers every half second; one that missed ten of those does not serve anybody."""
@@ -39,7 +43,8 @@ _STALE_SECONDS: Final = 5.0
 class MetricsThread:
     """Serves on `listeners` from `start` to `stop`."""
 
-    def __init__(self, listeners: list[socket.socket], scoreboard: Scoreboard) -> None:
+    def __init__(self, settings: Settings, listeners: list[socket.socket], scoreboard: Scoreboard) -> None:
+        self._settings = settings
         self._listeners = listeners
         self._scoreboard = scoreboard
         self._text = b""
@@ -68,12 +73,27 @@ class MetricsThread:
         self._loop.close()
 
     async def _serve(self) -> None:
-        server = PlainServer(self._listeners, self.answer, connections=_CONNECTIONS)
-        server.start()
-        await self._done.wait()
-        await server.stop()
+        loop = asyncio.get_running_loop()
+        counters = Counters()
+        connections = plain_connections(
+            self._settings,
+            self.answer,
+            self._listeners,
+            loop,
+            counters=counters,
+            responses=counters.responses,
+            connections=_CONNECTIONS,
+        )
+        connections.start()
+        while not self._done.is_set():
+            connections.check_deadlines()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._done.wait(), _TICK_SECONDS)
+        connections.stop()
+        connections.abort()
+        await connections.wait_until_empty()
 
-    def answer(self, request_untrusted: Request) -> Response:
+    def answer(self, request_untrusted: Request, _client: LoggedConnection) -> Response:
         """The answer to one request. Raises BadRequest."""
         path = parse_target(request_untrusted.target).path
         if path not in (b"/metrics", b"/healthz"):

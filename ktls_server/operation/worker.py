@@ -12,22 +12,21 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from ..accesslog import AccessLog
-from ..connection import Service, Stage
+from ..beginning import TlsBeginning
 from ..counters import Counters
 from ..errors import ConfigurationError
-from ..http1.heads import HeadWriter
+from ..exchange import Handler, Service, Stage
+from ..http1.conversation import Http1
 from ..keys.keylog import KeyLog
 from ..net.listening import port_of
-from ..semantics.messages import Request, Response
 from ..transport.choice import TransportPolicy
 from . import systemd
-from .accepting import Acceptor
+from .connections import Connections
 from .metrics import MetricsThread
-from .plain_http import PlainServer
+from .plain import plain_connections
 from .preparation import Prepared, open_site
 from .redirect import redirect
 
@@ -64,51 +63,57 @@ class Worker:
         if settings.access_log != "off":
             access_log = AccessLog(settings.access_log, self._loop.call_later)
         counters = Counters() if prepared.scoreboard is None else prepared.scoreboard.enter(place)
+        self.site = open_site(settings, prepared.authenticator)
         self.service = Service(
             settings=settings,
-            site=open_site(settings, prepared.authenticator),
-            context=self._certificates.contexts.first,
-            key_log=self._key_log,
-            policy=TransportPolicy(
-                kernel=prepared.kernel,
-                transmit=settings.ktls != "off",
-                receive=settings.ktls_rx == "auto",
-                record_limit=settings.aead_record_limit,
-            ),
-            heads=HeadWriter(),
+            handler=self._handler(),
+            refuse=lambda status, explanation: self.site.error(status, explanation, close=True),
             counters=counters,
+            responses=counters.responses,
+            body_bytes=counters.body_bytes,
             access_log=access_log,
-            authenticator=prepared.authenticator,
-            password_threads=ThreadPoolExecutor(PASSWORD_THREADS, "password"),
-            now=self._loop.time(),
         )
-        self._acceptor = Acceptor(self.service, prepared.listeners, self._loop)
-        self._redirects = PlainServer(prepared.redirect_listeners, self._redirect)
-        self._redirect_port = settings.public_port or port_of(prepared.listeners[0])
+        policy = TransportPolicy(
+            kernel=prepared.kernel,
+            transmit=settings.ktls != "off",
+            receive=settings.ktls_rx == "on",
+            record_limit=settings.aead_record_limit,
+        )
+        begin = TlsBeginning(
+            self._certificates.contexts.first, self._key_log, policy, counters, versions={"http/1.1": Http1()}
+        )
+        self._connections = Connections(self.service, begin, prepared.listeners, self._loop)
+        self._redirects = plain_connections(
+            settings,
+            lambda request, _client: redirect(request, redirect_port),
+            prepared.redirect_listeners,
+            self._loop,
+            counters=Counters(),
+            responses=counters.redirects,
+        )
+        redirect_port = settings.public_port or port_of(prepared.listeners[0])
         self._metrics = None
         if prepared.scoreboard is not None:
-            self._metrics = MetricsThread(prepared.metrics_listeners, prepared.scoreboard)
+            self._metrics = MetricsThread(settings, prepared.metrics_listeners, prepared.scoreboard)
         self._tick_handle: asyncio.TimerHandle | None = None
         self._ticks = 0
 
     def start(self) -> None:
         """Begin to accept."""
         self._watch_certificates()
-        self._acceptor.start()
+        self._connections.start()
         self._redirects.start()
         if self._metrics is not None:
             self._metrics.start()
         self._tick()
 
-    def _redirect(self, request: Request) -> Response:
-        response = redirect(request, self._redirect_port)
-        self.service.counters.redirects[response.status] += 1
-        return response
+    def _handler(self) -> Handler:
+        return lambda request, _client: self.site.respond(request)
 
     def _tick(self) -> None:
         self._tick_handle = self._loop.call_later(TICK_SECONDS, self._tick)
-        self.service.now = self._loop.time()
-        self._acceptor.check_deadlines()
+        self._connections.check_deadlines()
+        self._redirects.check_deadlines()
         self._ticks += 1
         if self._ticks % CERTIFICATE_CHECK_TICKS == 0:
             self._watch_certificates()
@@ -117,7 +122,7 @@ class Worker:
     def _publish(self) -> None:
         if self._scoreboard is not None:
             stages = {stage.value: len(self.service.stages[stage]) for stage in Stage}
-            self._scoreboard.write(self.service.counters, stages, self._acceptor.tasks)
+            self._scoreboard.write(self.service.counters, stages, self._connections.tasks)
 
     def _watch_certificates(self) -> None:
         if self._certificates.changed():
@@ -131,19 +136,20 @@ class Worker:
     async def stop(self) -> None:
         """Accept nobody, let responses in flight finish within the grace period, end the rest, close everything."""
         service = self.service
-        service.now = self._loop.time()
         service.draining = True
-        self._acceptor.stop()
-        self._acceptor.hasten(service.now + service.time_limit(Stage.IDLE))
-        await self._redirects.stop()
-        await self._acceptor.wait_until_empty(self._settings.grace)
+        self._connections.stop()
+        self._redirects.stop()
+        self._connections.hasten(service.time_limit(Stage.IDLE))
+        self._redirects.abort()
+        await self._redirects.wait_until_empty()
+        await self._connections.wait_until_empty(self._settings.grace)
         self.abort()
-        await self._acceptor.wait_until_empty()
+        await self._connections.wait_until_empty()
         self._close()
 
     def abort(self) -> None:
         """Cut every connection."""
-        self._acceptor.abort()
+        self._connections.abort()
 
     def _close(self) -> None:
         if self._tick_handle is not None:
@@ -155,8 +161,7 @@ class Worker:
             self._scoreboard.leave()
         if self.service.access_log is not None:
             self.service.access_log.close()
-        self.service.password_threads.shutdown(wait=False, cancel_futures=True)
-        self.service.site.close()
+        self.site.close()
         if self._key_log is not None:
             self._key_log.close()
 

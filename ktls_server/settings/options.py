@@ -33,7 +33,7 @@ from .kinds import (
 from .rules import CacheRule, HeaderRule
 
 KtlsMode: TypeAlias = Literal["auto", "require", "off"]
-KtlsReceiveMode: TypeAlias = Literal["auto", "off"]
+KtlsReceiveMode: TypeAlias = Literal["auto", "on", "off"]
 EventLoop: TypeAlias = Literal["uvloop", "asyncio"]
 AccessLogFormat: TypeAlias = Literal["off", "common", "combined", "json"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -198,8 +198,9 @@ class Settings:
         "auto",
         Choice(*get_args(KtlsReceiveMode)),
         KERNEL,
-        "auto: the kernel decrypts requests, too, where that helps. off: OpenSSL does.",
-        example="off",
+        "on: the kernel decrypts requests, too, on kernels that can follow key updates (Linux 6.14 and later). off: this"
+        " process does. auto is off: the kernel does not take every lawful sequence of records yet.",
+        example="on",
     )
     aead_record_limit: int = option(
         AEAD_RECORD_LIMIT,

@@ -1,25 +1,31 @@
-"""The kernel encrypts: `TLS_TX` is installed on the socket, files go by sendfile.
+"""The kernel encrypts (`TLS_TX`) and, where it is asked to, decrypts (`TLS_RX`).
 
-From then on whatever is written to the socket is plaintext for the kernel to seal.
+From the installation on, whatever is written to the socket is plaintext for the kernel to seal, and files go by sendfile.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from ..errors import ConnectionLost, KernelTlsUnavailable
+from ..handshake.records import MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
 from ..kernel import sockets
 from ..kernel.crypto_info import pack
+from ..keys.schedule import RecordKey
 from ..net.channel import Channel
+from .reading import BAD_RECORD_MAC, END_OF_STREAM, PROTOCOL_VERSION, RECORD_OVERFLOW, RecordRefused
+from .userspace import UserspaceOpener
 
 _log = logging.getLogger(__name__)
 
 
-class KernelTransmitter:
-    """`Transmitter` over a socket that the kernel encrypts on."""
+class KernelSealer:
+    """`Sealer` over a socket that the kernel encrypts on."""
 
     __slots__ = ("_channel", "_secret", "_suite", "can_update")
 
@@ -37,37 +43,131 @@ class KernelTransmitter:
         self.can_update = can_rekey and self._secret is not None
         info = pack(self._suite, session.server_key(), session.transmit_sequence, session.transmit_explicit_nonce)
         sockets.attach(channel.sock)
-        sockets.install_transmit(channel.sock, info)
+        if session.max_plaintext_bytes < MAX_PLAINTEXT_BYTES:
+            _require_payload_limit(channel.sock, info, session.max_plaintext_bytes)
+        else:
+            sockets.install_transmit(channel.sock, info)
 
-    async def send(self, data: bytes, *, more: bool) -> None:
-        """All of `data`; with `more` the record is left open for what follows."""
-        await self._channel.send(data, socket.MSG_MORE if more else 0)
-
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
-        """`count` bytes of an open file from `offset`."""
-        await self._channel.send_file(fd, offset, count)
-
-    async def send_control(self, content_type: int, content: bytes) -> None:
-        """A record of another type than application data."""
-        while content:
+    def write(self, data: bytes, *, more: bool) -> int:
+        while True:
             try:
-                sent = sockets.send_control(self._channel.sock, content_type, content)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError as error:
-                raise ConnectionLost("the connection broke while writing") from error
-            content = content[sent:]
-            if content:
-                await self._channel.wait_writable()
+                return self._channel.try_send(data, socket.MSG_MORE if more else 0)
+            except ConnectionLost as loss:
+                if not _is_about_receiving(loss):
+                    raise
+
+    def flush(self) -> bool:
+        return True
+
+    async def send_file(self, fd: int, offset: int, count: int) -> int:
+        channel = self._channel
+        while True:
+            try:
+                sent = await channel.send_file_part(fd, offset, count)
+            except ConnectionLost as loss:
+                if not _is_about_receiving(loss):
+                    raise
+                continue
+            if sent < count and channel.is_broken():
+                raise ConnectionLost("the connection broke while sending a file")
+            return sent
+
+    def control(self, content_type: int, content: bytes) -> int:
+        try:
+            return sockets.send_control(self._channel.sock, content_type, content)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise ConnectionLost("the connection broke while writing") from error
 
     def update(self) -> None:
-        """Go on to the next generation of the key, right after a KeyUpdate was sent (RFC 8446 section 7.2)."""
         assert self._secret is not None
-        info = pack(self._suite, self._secret.advance(), 0)
-        change_key(sockets.install_transmit, self._channel.sock, info)
+        _change_key(sockets.install_transmit, self._channel.sock, pack(self._suite, self._secret.advance(), 0))
 
 
-def change_key(install: Callable[[socket.socket, bytes], None], sock: socket.socket, info: bytes) -> None:
+def _require_payload_limit(sock: socket.socket, info: bytes, size: int) -> None:
+    """Key a socket whose records have to be short. Raises KernelTlsUnavailable before any key is installed.
+
+    The limit can be set only on a socket that has a key, and a key cannot be taken back: whether the kernel knows the
+    limit was found out by the probe. A refusal here, after that, leaves a connection that cannot be served.
+    """
+    sockets.install_transmit(sock, info)
+    try:
+        sockets.limit_payload(sock, size)
+    except KernelTlsUnavailable as refusal:
+        raise ConnectionLost("the kernel would not shorten its records") from refusal
+
+
+def _is_about_receiving(loss: ConnectionLost) -> bool:
+    """Whether the socket's error came from decrypting, and a send only happened to collect it.
+
+    The kernel reports a broken record to whichever call comes next. What came before that record is still answered; the
+    reader meets the record again.
+    """
+    cause = loss.__cause__
+    return isinstance(cause, OSError) and cause.errno in _ALERT_FOR_ERRNO and cause.errno != errno.EINVAL
+
+
+class KernelOpener:
+    """`Opener` over a socket that the kernel decrypts on; only records that are not application data are looked at here.
+
+    Where bytes came together with the client's Finished, the kernel will never see them: the records that they belong to
+    are opened in userspace, one by one, and the kernel takes over at the first boundary where none are left.
+    """
+
+    __slots__ = ("_channel", "_early", "_suite", "pending")
+
+    def __init__(self, channel: Channel, session: Session, early: UserspaceOpener) -> None:
+        """`early` holds what was read already. Raises KernelTlsUnavailable, and `early` can go on instead."""
+        assert session.suite is not None
+        self._channel = channel
+        self._suite = session.suite
+        self._early: UserspaceOpener | None = early
+        # The kernel may hold a KeyUpdate that poll says nothing of: wait only after a read that found nothing.
+        self.pending = True
+        if not early.buffered:
+            sockets.install_receive(channel.sock, pack(session.suite, session.client_key(), session.receive_sequence))
+            self._early = None
+
+    def next(self) -> tuple[int, bytes] | None:
+        early = self._early
+        if early is not None:
+            record = early.next(at_most_one=True)
+            if record is not None and record is not END_OF_STREAM and not early.buffered:
+                self._early = None
+                info = pack(self._suite, early.key, early.sequence)
+                _change_key(sockets.install_receive, self._channel.sock, info)
+            self.pending = record is not None
+            return record
+        try:
+            record = sockets.receive(self._channel.sock, MAX_PLAINTEXT_BYTES)
+        except (BlockingIOError, InterruptedError):
+            self.pending = False
+            return None
+        except OSError as error:
+            alert = _ALERT_FOR_ERRNO.get(error.errno or 0)
+            if alert is None:
+                raise ConnectionLost("the connection broke while reading") from error
+            raise RecordRefused(alert) from error
+        self.pending = True
+        return END_OF_STREAM if record is None else record
+
+    def update(self, key: RecordKey) -> None:
+        if self._early is not None:
+            self._early.update(key)
+        else:
+            _change_key(sockets.install_receive, self._channel.sock, pack(self._suite, key, 0))
+
+
+_ALERT_FOR_ERRNO: Final = {
+    errno.EBADMSG: BAD_RECORD_MAC,
+    errno.EMSGSIZE: RECORD_OVERFLOW,
+    errno.EINVAL: PROTOCOL_VERSION,
+}
+"""What a read from a socket with TLS_RX may fail with: see kernel/sockets.py."""
+
+
+def _change_key(install: Callable[[socket.socket, bytes], None], sock: socket.socket, info: bytes) -> None:
     """Replace the key of one direction. A refusal (short of memory; a network card that encrypts) ends the connection."""
     try:
         install(sock, info)

@@ -1,11 +1,11 @@
-"""This process encrypts: the way for every connection that the kernel cannot take.
+"""This process seals and opens records, with the keys that the kernel would have got.
 
-A file is read into one buffer, sealed record by record into a second one, and the records leave in one system call. All
-connections share the two buffers (each use of them ends before anybody else runs), and nothing of it stays behind in an
-idle connection.
+A file is read into one buffer, sealed record by record into a second one, and the records leave in one system call. What
+comes in is received into a third. All connections of an event loop share the three: each use of them ends before anybody
+else runs, and nothing of it stays behind in an idle connection.
 
-Records are sealed here and not by `SSLObject.write`: its way through a memory BIO copies every byte twice more, which
-costs about as much again as reading, encrypting and sending together (docs/performance.md).
+Records are sealed here and not by `SSLObject.write`, whose way through a memory BIO copies every byte twice more
+(docs/performance.md has the figures).
 """
 
 from __future__ import annotations
@@ -13,11 +13,21 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from ..errors import FileChanged
-from ..handshake.records import APPLICATION_DATA, MAX_PLAINTEXT_BYTES
+from ..errors import BadRecordMac, FileChanged, FileUnreadable
+from ..handshake.records import APPLICATION_DATA, HEADER_BYTES, MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
-from ..keys.record_cipher import MAX_SEALED_BYTES, RecordSealer
-from ..net.channel import YIELD, Channel
+from ..keys.record_cipher import MAX_SEALED_BYTES, RecordOpener, RecordSealer
+from ..keys.schedule import RecordKey
+from ..keys.suites import TLS_1_3, CipherSuite
+from ..net.channel import Channel
+from .reading import (
+    BAD_RECORD_MAC,
+    END_OF_STREAM,
+    PROTOCOL_VERSION,
+    RECORD_OVERFLOW,
+    UNEXPECTED_MESSAGE,
+    RecordRefused,
+)
 
 RECORDS_AT_ONCE: Final = 4
 """How much of a file is encrypted before the loop goes on to others. 64 KiB and their records stay in the processor's
@@ -26,88 +36,232 @@ STAGING_BYTES: Final = RECORDS_AT_ONCE * MAX_PLAINTEXT_BYTES
 
 _SLOT_BYTES: Final = MAX_PLAINTEXT_BYTES + 1
 """One record's content, and room for the inner content type of TLS 1.3."""
-_staging = memoryview(bytearray(RECORDS_AT_ONCE * _SLOT_BYTES))
-_slots = [_staging[start : start + _SLOT_BYTES] for start in range(0, len(_staging), _SLOT_BYTES)]
-_sealed = memoryview(bytearray(RECORDS_AT_ONCE * MAX_SEALED_BYTES))
+
+_RECEIVE_BYTES: Final = 32 * 1024
+"""What one recv may take: a record of the largest size, and what came with it."""
+
+_MAX_PAYLOAD_TLS13: Final = MAX_PLAINTEXT_BYTES + 256
+_MAX_PAYLOAD_TLS12: Final = MAX_PLAINTEXT_BYTES + 2048
+"""The longest payload of a record (RFC 8446 section 5.2, RFC 5246 section 6.2.3)."""
+_RECORD_TYPES_TLS12: Final = range(20, 25)
 
 
-class UserspaceTransmitter:
-    """`Transmitter` that seals with the keys that the kernel would have got."""
+class Buffers:
+    """The memory that all connections of one event loop share. Two loops in two threads need one each."""
 
-    __slots__ = ("_channel", "_held", "_sealer", "_secret", "_suite", "can_update")
+    __slots__ = ("incoming", "sealed", "slots", "staging")
+
+    def __init__(self) -> None:
+        self.staging = memoryview(bytearray(RECORDS_AT_ONCE * _SLOT_BYTES))
+        self.slots = [self.staging[start : start + _SLOT_BYTES] for start in range(0, len(self.staging), _SLOT_BYTES)]
+        self.sealed = memoryview(bytearray(RECORDS_AT_ONCE * MAX_SEALED_BYTES))
+        self.incoming = memoryview(bytearray(_RECEIVE_BYTES))
+
+
+class UserspaceSealer:
+    """`Sealer` with the server's key."""
+
+    __slots__ = (
+        "_buffers",
+        "_channel",
+        "_held",
+        "_record_bytes",
+        "_sealer",
+        "_secret",
+        "_suite",
+        "can_update",
+        "flush",
+    )
 
     path = "userspace"
 
-    def __init__(self, channel: Channel, session: Session) -> None:
+    def __init__(self, channel: Channel, session: Session, buffers: Buffers) -> None:
         assert session.suite is not None
         self._channel = channel
+        self._buffers = buffers
         self._suite = session.suite
         self._secret = session.server_secret()
         self._sealer = RecordSealer(
             session.suite, session.server_key(), session.transmit_sequence, session.transmit_explicit_nonce
         )
+        self._record_bytes = session.max_plaintext_bytes
         self._held = b""
         self.can_update = self._secret is not None
+        self.flush = channel.flush
 
-    async def send(self, data: bytes, *, more: bool) -> None:
-        """All of `data`; with `more` it waits for what follows."""
-        if self._held:
+    def write(self, data: bytes, *, more: bool) -> int:
+        channel = self._channel
+        if not channel.flush():
+            return 0
+        held = len(self._held)
+        if held:
             data, self._held = self._held + data, b""
-        if more and len(data) < MAX_PLAINTEXT_BYTES:
+        if more and len(data) < self._record_bytes:
             self._held = data
-            return
-        for start in range(0, len(data), STAGING_BYTES):
-            part = data[start : start + STAGING_BYTES]
+            return len(data) - held
+        size = len(data)
+        if size < self._record_bytes:
+            slot = self._buffers.slots[0]
+            slot[:size] = data
+            sealed = self._buffers.sealed
+            channel.push(sealed[: self._sealer.seal_into(APPLICATION_DATA, slot, size, sealed)])
+            return size - held
+        taken, at_once = 0, RECORDS_AT_ONCE * self._record_bytes
+        while taken < size and channel.flush():
+            part = data[taken : taken + at_once]
             position = 0
-            for view in _views(0, len(part)):
+            for view in self._views(0, len(part)):
                 view[:] = part[position : position + len(view)]
                 position += len(view)
-            await self._send_staged(len(part))
+            self._seal_staged(len(part))
+            taken += len(part)
+        return taken - held
 
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
-        """`count` bytes of an open file from `offset`. Raises FileChanged where it is shorter."""
-        while count:
-            held = len(self._held)
-            _staging[:held] = self._held
-            self._held = b""
-            read = os.preadv(fd, _views(held, min(held + count, STAGING_BYTES)), offset)
-            if read == 0:
-                raise FileChanged("a file became shorter while it was being sent")
-            offset += read
-            count -= read
-            await self._send_staged(held + read)
-            if count:
-                await YIELD
+    async def send_file(self, fd: int, offset: int, count: int) -> int:
+        channel = self._channel
+        while not channel.flush():
+            await channel.writable()
+        held = len(self._held)
+        self._buffers.staging[:held] = self._held
+        self._held = b""
+        end = min(held + count, RECORDS_AT_ONCE * self._record_bytes)
+        try:
+            read = os.preadv(fd, self._views(held, end), offset)
+        except OSError as error:
+            raise FileUnreadable(error.errno or 0) from error
+        if read == 0:
+            raise FileChanged("a file became shorter while it was being sent")
+        self._seal_staged(held + read)
+        return read
 
-    async def _send_staged(self, size: int) -> None:
+    def _seal_staged(self, size: int) -> None:
         """Seal and send the first `size` bytes of the staging buffer."""
-        sealer = self._sealer
+        sealer, sealed, record_bytes = self._sealer, self._buffers.sealed, self._record_bytes
         length = 0
-        for slot in _slots:
-            length += sealer.seal_into(APPLICATION_DATA, slot, min(size, MAX_PLAINTEXT_BYTES), _sealed[length:])
-            size -= MAX_PLAINTEXT_BYTES
+        for slot in self._buffers.slots:
+            length += sealer.seal_into(APPLICATION_DATA, slot, min(size, record_bytes), sealed[length:])
+            size -= record_bytes
             if size <= 0:
                 break
-        await self._channel.send_shared(_sealed[:length])
+        self._channel.push(sealed[:length])
 
-    async def send_control(self, content_type: int, content: bytes) -> None:
-        """One record of another type than application data, after what is held."""
+    def _views(self, start: int, end: int) -> list[memoryview]:
+        """Where in the staging buffer the bytes from `start` to `end` lie: the contents of one record in each slot."""
+        views = []
+        while start < end:
+            index, position = divmod(start, self._record_bytes)
+            stop = min(self._record_bytes, position + end - start)
+            views.append(self._buffers.slots[index][position:stop])
+            start += stop - position
+        return views
+
+    def control(self, content_type: int, content: bytes) -> int:
         if self._held:
-            await self.send(b"", more=False)
-        await self._channel.send(self._sealer.seal(content_type, content))
+            held, self._held = self._held, b""
+            self._channel.push(self._sealer.seal(APPLICATION_DATA, held))
+        self._channel.push(self._sealer.seal(content_type, content))
+        return len(content)
 
     def update(self) -> None:
-        """Go on to the next generation of the key, right after a KeyUpdate was sent (RFC 8446 section 7.2)."""
         assert self._secret is not None
         self._sealer = RecordSealer(self._suite, self._secret.advance(), 0)
 
 
-def _views(start: int, end: int) -> list[memoryview]:
-    """Where in the staging buffer the bytes from `start` to `end` lie: the contents of one record in each slot."""
-    views = []
-    while start < end:
-        index, position = divmod(start, MAX_PLAINTEXT_BYTES)
-        stop = min(MAX_PLAINTEXT_BYTES, position + end - start)
-        views.append(_slots[index][position:stop])
-        start += stop - position
-    return views
+class UserspaceOpener:
+    """`Opener` with the client's key, as strict as the kernel's.
+
+    `sequence` and `key` are those of the next record.
+    """
+
+    __slots__ = ("_buffers", "_channel", "_data_untrusted", "_ended", "_opener", "_suite", "key", "pending")
+
+    def __init__(self, channel: Channel, session: Session, buffers: Buffers, early_untrusted: bytes) -> None:
+        """`early_untrusted` is what was read from the socket after the client's Finished."""
+        assert session.suite is not None
+        self._channel = channel
+        self._buffers = buffers
+        self._suite: CipherSuite = session.suite
+        self._data_untrusted = early_untrusted
+        self._ended = False
+        self.key = session.client_key()
+        self._opener = RecordOpener(session.suite, self.key, session.receive_sequence)
+        self.pending = bool(early_untrusted)
+
+    @property
+    def buffered(self) -> bool:
+        """Whether bytes are here that belong to a record that is not opened yet."""
+        return bool(self._data_untrusted)
+
+    @property
+    def sequence(self) -> int:
+        return self._opener.sequence
+
+    def next(self, *, at_most_one: bool = False) -> tuple[int, bytes] | None:
+        """The next record that is here. With `at_most_one` nothing beyond that record is read from the socket."""
+        data = self._data_untrusted
+        if data:
+            size = _record_bytes(data)
+            if len(data) >= size:
+                self._data_untrusted = data[size:]
+                self.pending = size < len(data)
+                return self._open(data[:size])
+            if size > HEADER_BYTES:
+                self._check_header(data)
+            self.pending = False
+        buffer = self._buffers.incoming
+        here = len(data)
+        buffer[:here] = data
+        room = buffer[here : max(_record_bytes(data), HEADER_BYTES)] if at_most_one else buffer[here:]
+        received = self._channel.receive_into(room)
+        if received is None:
+            return None
+        if received == 0:
+            return END_OF_STREAM
+        here += received
+        view = buffer[:here]
+        size = _record_bytes(view)
+        if here < size:
+            if size > HEADER_BYTES:
+                self._check_header(view)
+            self._data_untrusted = bytes(view)
+            return None
+        self._data_untrusted = bytes(view[size:]) if here > size else b""
+        self.pending = here > size
+        return self._open(view[:size])
+
+    def _open(self, record_untrusted: bytes | memoryview) -> tuple[int, bytes]:
+        self._check_header(record_untrusted)
+        try:
+            opened = self._opener.open(record_untrusted)
+        except BadRecordMac as error:
+            raise RecordRefused(BAD_RECORD_MAC) from error
+        if len(opened[1]) > MAX_PLAINTEXT_BYTES:
+            raise RecordRefused(RECORD_OVERFLOW)
+        return opened
+
+    def _check_header(self, record_untrusted: bytes | memoryview) -> None:
+        """RFC 8446 sections 5.1 and 5.2, RFC 5246 section 6.2: before anything is waited for or decrypted."""
+        length = record_untrusted[3] << 8 | record_untrusted[4]
+        if self._suite.version == TLS_1_3:
+            if record_untrusted[0] != APPLICATION_DATA:
+                raise RecordRefused(UNEXPECTED_MESSAGE)
+            too_long = length > _MAX_PAYLOAD_TLS13
+        else:
+            if record_untrusted[0] not in _RECORD_TYPES_TLS12:
+                raise RecordRefused(UNEXPECTED_MESSAGE)
+            too_long = length > _MAX_PAYLOAD_TLS12
+        if record_untrusted[1] != 3 or record_untrusted[2] != 3:
+            raise RecordRefused(PROTOCOL_VERSION)
+        if too_long:
+            raise RecordRefused(RECORD_OVERFLOW)
+
+    def update(self, key: RecordKey) -> None:
+        self.key = key
+        self._opener = RecordOpener(self._suite, key, 0)
+
+
+def _record_bytes(data_untrusted: bytes | memoryview) -> int:
+    """How many bytes the first record takes up, by its header; HEADER_BYTES where not even that is whole."""
+    if len(data_untrusted) < HEADER_BYTES:
+        return HEADER_BYTES
+    return HEADER_BYTES + (data_untrusted[3] << 8 | data_untrusted[4])
