@@ -19,6 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from .. import __version__
+from ..kernel.configuration import built_with_tls
 from ..kernel.probe import Ability, KernelTls
 from ..keys.suites import TLS_1_2, TLS_1_3, CipherKind
 from ..settings import OPTIONS
@@ -78,6 +79,8 @@ def _system() -> Iterator[Finding]:
     yield Finding("System", "kernel", State.FACT, f"{platform.system()} {platform.release()} {platform.machine()}")
     container = container_kind()
     yield Finding("System", "container", State.FACT, container or "no")
+    built = built_with_tls()
+    yield Finding("System", "CONFIG_TLS", State.FACT, "not set" if built == "no" else built or "unknown")
     flags = _cpu_flags()
     if flags:
         fast = bool(flags & {"aes", "asimd_aes"})

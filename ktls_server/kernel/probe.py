@@ -8,6 +8,7 @@ connection, and to print. `tls_stat()` reads the kernel's own counters: the proo
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ..errors import KernelTlsUnavailable
 from ..keys.schedule import RecordKey
 from ..keys.suites import SUITES, TLS_1_2, TLS_1_3, CipherKind, CipherSuite
 from . import crypto_info, sockets, uapi
+from .configuration import built_with_tls
 
 Ability = tuple[CipherKind, int]
 """A cipher and the TLS version that it is used in."""
@@ -61,7 +63,7 @@ class KernelTls:
     def describe(self) -> str:
         """One line for people: the path that new connections get, and why."""
         if not self.available:
-            return f"userspace: {self.reason}"
+            return f"userspace: {self.reason}" + (f"; {self.cure}" if self.cure else "")
         return "kernel TLS: " + ", ".join(self._describe_ciphers())
 
     def _describe_ciphers(self) -> Iterator[str]:
@@ -87,8 +89,15 @@ def probe() -> KernelTls:
             except KernelTlsUnavailable as refusal:
                 refusals.append(refusal)
     if not transmit:
-        return KernelTls(reason=refusals[0].reason, cure=refusals[0].cure)
+        return KernelTls(reason=refusals[0].reason, cure=_cure(refusals[0]))
     return KernelTls(frozenset(transmit), frozenset(receive), _can_rekey(), _can_limit_payload())
+
+
+def _cure(refusal: KernelTlsUnavailable) -> str:
+    """The refusal's own, unless the kernel was built without TLS: then no module can be loaded."""
+    if isinstance(refusal.__cause__, OSError) and refusal.__cause__.errno == errno.ENOENT and built_with_tls() == "no":
+        return "it was built without (CONFIG_TLS is not set), so no module can be loaded: run another kernel"
+    return refusal.cure
 
 
 def _one_suite_per_ability() -> list[CipherSuite]:

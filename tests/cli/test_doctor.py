@@ -113,6 +113,12 @@ def test_the_terminal_shows_the_same_findings(command: Command, monkeypatch: pyt
         assert f"→ {found.cure}" in shown or not found.cure
 
 
+@pytest.mark.parametrize(("built", "shown"), [("m", "m"), ("y", "y"), ("no", "not set"), (None, "unknown")])
+def test_how_the_kernel_was_built_is_told(monkeypatch: pytest.MonkeyPatch, built: str | None, shown: str) -> None:
+    monkeypatch.setattr("ktls_server.cli.diagnosis.built_with_tls", lambda: built)
+    assert finding(WITHOUT, "CONFIG_TLS").value == shown
+
+
 def test_too_few_descriptors_are_noted_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
     found = finding(CAPABLE, "open files")

@@ -1,13 +1,16 @@
 """What `probe()` says, on kernels of every kind: the real one, and ones whose refusals are scripted."""
 
 import errno
+import gzip
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from ktls_server.kernel import probe as probe_module
 from ktls_server.kernel import uapi
+from ktls_server.kernel.configuration import built_with_tls
 from ktls_server.kernel.probe import KernelTls, probe, tls_stat
 from ktls_server.keys.suites import SUITES, TLS_1_2, TLS_1_3, CipherKind
 
@@ -26,8 +29,9 @@ EVERYTHING = frozenset((kind, version) for kind in CipherKind for version in (TL
         ),
         (
             KernelTls(reason="the kernel has no tls module (ENOENT)", cure="load it"),
-            "userspace: the kernel has no tls module (ENOENT)",
+            "userspace: the kernel has no tls module (ENOENT); load it",
         ),
+        (KernelTls(reason="switched off (--ktls off)"), "userspace: switched off (--ktls off)"),
     ],
 )
 def test_the_line_for_people(abilities: KernelTls, line: str) -> None:
@@ -69,13 +73,58 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, ...], int]:
     return refusals
 
 
-def test_a_kernel_without_the_module_is_named_with_its_cure(refuse: dict[tuple[int, ...], int]) -> None:
+@pytest.mark.parametrize("built", ["m", "y", None])
+def test_a_kernel_without_the_module_is_named_with_its_cure(
+    refuse: dict[tuple[int, ...], int], monkeypatch: pytest.MonkeyPatch, built: str | None
+) -> None:
+    monkeypatch.setattr(probe_module, "built_with_tls", lambda: built)
     refuse[socket.IPPROTO_TCP, uapi.TCP_ULP] = errno.ENOENT
     abilities = probe()
-    assert abilities.describe() == "userspace: the kernel has no tls module (ENOENT)"
+    assert abilities.describe().startswith("userspace: the kernel has no tls module (ENOENT); run `modprobe tls`")
     assert "modprobe tls" in abilities.cure
     assert not abilities.available
     assert not abilities.rekey
+
+
+def test_a_kernel_that_was_built_without_tls_is_not_told_to_load_it(
+    refuse: dict[tuple[int, ...], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_module, "built_with_tls", lambda: "no")
+    refuse[socket.IPPROTO_TCP, uapi.TCP_ULP] = errno.ENOENT
+    assert "CONFIG_TLS" in probe().cure
+    assert "modprobe" not in probe().cure
+    # A refusal for another reason has another cure.
+    refuse[socket.IPPROTO_TCP, uapi.TCP_ULP] = errno.EPERM
+    assert "CONFIG_TLS" not in probe().cure
+
+
+@pytest.mark.parametrize(
+    ("files", "built"),
+    [
+        ({"proc/config.gz": "CONFIG_TLSX=y\nCONFIG_TLS=m\nCONFIG_TLS_DEVICE=y\n"}, "m"),
+        ({"proc/config.gz": "CONFIG_TLS=y\n"}, "y"),
+        ({"proc/config.gz": "# CONFIG_TLS is not set\n"}, "no"),
+        ({"boot/config-6.1.0-test": "# CONFIG_TLS is not set\n"}, "no"),
+        ({"proc/config.gz": "CONFIG_TLS=m\n", "boot/config-6.1.0-test": "# CONFIG_TLS is not set\n"}, "m"),
+        ({"boot/config-5.0.0-other": "# CONFIG_TLS is not set\n"}, None),
+        ({"proc/config.gz": "CONFIG_TLS_DEVICE=y\n"}, None),
+        ({}, None),
+    ],
+)
+def test_what_the_kernel_was_built_with_is_read_where_it_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], built: str | None
+) -> None:
+    monkeypatch.setattr("platform.release", lambda: "6.1.0-test")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    assert built_with_tls(tmp_path) == built
+
+
+def test_a_configuration_that_is_cut_is_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/config.gz").write_bytes(gzip.compress(b"CONFIG_TLS=m\n" * 100)[:-9])
+    assert built_with_tls(tmp_path) is None
 
 
 def test_a_kernel_that_cannot_encrypt_with_any_cipher_is_not_available(refuse: dict[tuple[int, ...], int]) -> None:
