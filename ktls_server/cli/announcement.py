@@ -1,7 +1,7 @@
 """What the server says once it listens: where, what is served, how to trust the certificate, who encrypts and why.
 
-In a terminal a table; elsewhere one `key: value` a line, for scripts (`--port 0` prints the port that it got). With a
-JSON access log it goes to standard error, so that standard output holds nothing but JSON.
+In a terminal a table; elsewhere one `key: value` a line, for scripts (`--port 0` prints the port that it got, in the first
+line). With a JSON access log it goes to standard error, so that standard output holds nothing but JSON.
 """
 
 from __future__ import annotations
@@ -10,34 +10,60 @@ import io
 import logging
 import os
 import shlex
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, TypeAlias
+from urllib.parse import urlsplit
 
+from ..net.listening import url_host
 from ..settings import BoundServer, Settings
+from .addresses import own_addresses
 
 _log = logging.getLogger(__name__)
 
 Facts: TypeAlias = list[tuple[str, str]]
 
+_STYLES = {"url": "bold cyan", "note": "yellow"}
+_ALL_ADDRESSES = {"0.0.0.0": (socket.AF_INET,), "::": (socket.AF_INET, socket.AF_INET6)}
+"""A listener on "::" takes IPv4, too (net/listening.py)."""
 
-def startup_facts(
-    settings: Settings, bound: BoundServer, development_certificate: Path | None
-) -> list[tuple[str, str]]:
+
+def startup_facts(settings: Settings, bound: BoundServer, development_certificate: Path | None) -> Facts:
     """(key, value) in the order to print; `development_certificate` is the one made for localhost, if it is in use."""
-    facts = [("url", url) for url in bound.urls]
-    facts.extend(("redirect", url) for url in bound.redirect_urls)
-    facts.extend(("metrics", url) for url in bound.metrics_urls)
+    urls = [reachable for url in bound.urls for reachable in _reachable(url)]
+    facts = [("url", url) for url in dict.fromkeys(urls)]
+    facts.extend(("redirect", _reachable(url)[0]) for url in bound.redirect_urls)
+    facts.extend(("metrics", _reachable(url)[0]) for url in bound.metrics_urls)
     facts.append(("directory", str(settings.directory.resolve())))
+    facts.extend(("note", note) for note in _notes(settings, bound, development_certificate))
     facts.append(("tls", bound.tls_path))
     if development_certificate is not None:
         facts.append(("certificate", str(development_certificate)))
-        # Clients connect to a name that the certificate has, not to "all addresses".
-        url = bound.urls[0].replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
-        facts.append(("trust", f"curl --cacert {shlex.quote(str(development_certificate))} {url}"))
+        facts.append(("trust", f"curl --cacert {shlex.quote(str(development_certificate))} {urls[0]}"))
     else:
         facts.extend(("certificate", str(path)) for path in settings.cert)
     return facts
+
+
+def _reachable(url: str) -> list[str]:
+    """The URLs that clients can use. All addresses together are none: localhost, which the certificate names, first."""
+    parts = urlsplit(url)
+    families = _ALL_ADDRESSES.get(parts.hostname or "")
+    if families is None:
+        return [url]
+    hosts = ["localhost", *(address for family in families for address in own_addresses(family))]
+    return [parts._replace(netloc=f"{url_host(host)}:{parts.port}").geturl() for host in hosts]
+
+
+def _notes(settings: Settings, bound: BoundServer, development_certificate: Path | None) -> Iterator[str]:
+    """What would surprise somebody who starts the server for the first time."""
+    if not settings.listing and not any((settings.directory / name).is_file() for name in settings.index):
+        yield f"there is no {' or '.join(settings.index)} in the folder, so / is not found; --listing shows what is there"
+    everywhere = any(urlsplit(url).hostname in _ALL_ADDRESSES for url in bound.urls)
+    if everywhere and development_certificate is not None:
+        yield "the certificate is for localhost only; with --host ADDRESS it is for that address, too"
 
 
 def announce(settings: Settings, bound: BoundServer, development_certificate: Path | None) -> None:
@@ -46,7 +72,7 @@ def announce(settings: Settings, bound: BoundServer, development_certificate: Pa
     facts = startup_facts(settings, bound, development_certificate)
     try:
         if stream.isatty():
-            _print_table(facts, stream)
+            _print_table([*facts, ("stop", _how_to_stop(settings))], stream)
         else:
             _write("".join(f"{key}: {value}\n" for key, value in facts), stream)
         stream.flush()
@@ -68,14 +94,18 @@ def _write(text: str, stream: TextIO) -> None:
 
 
 def _print_table(facts: Facts, stream: TextIO) -> None:
+    """One fact a line. The terminal folds long ones: what it folds can still be copied as one line."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, padding=(0, 1))
-    table.add_column(style="bold", no_wrap=True)
-    # A path or a command that is cut cannot be copied.
-    table.add_column(overflow="fold")
+    console = Console(file=stream)
+    width = max(len(key) for key, _ in facts)
     for key, value in facts:
-        table.add_row(key, Text(value, style="bold cyan" if key == "url" else ""))
-    Console(file=stream).print(table)
+        style = _STYLES.get(key, "")
+        console.print(Text.assemble((f" {key:<{width}}  ", "bold"), (value, style)), soft_wrap=True)
+
+
+def _how_to_stop(settings: Settings) -> str:
+    if not settings.grace:
+        return "Ctrl-C"
+    return f"Ctrl-C; downloads get {settings.grace:g} seconds to finish, Ctrl-C again ends them at once"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pty
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ktls_server.certificates import CertificatePair
+from ktls_server.cli.addresses import own_addresses
 from ktls_server.cli.announcement import announce, startup_facts
 from ktls_server.settings import BoundServer, Settings
 from tests.cli.conftest import Command
@@ -126,11 +129,14 @@ def test_the_made_key_is_never_put_where_it_would_be_served(
 # The announcement
 
 
-def test_in_a_pipe_the_announcement_is_one_key_and_value_a_line(command: Command, server: FakeServer) -> None:
-    outcome = command("serve", "--cert", "/dev/null")
+def test_in_a_pipe_the_announcement_is_one_key_and_value_a_line(
+    command: Command, server: FakeServer, tmp_path: Path
+) -> None:
+    (tmp_path / "index.html").touch()
+    outcome = command("serve", tmp_path, "--cert", "/dev/null")
     assert outcome.out == (
         "url: https://127.0.0.1:40123/\n"
-        f"directory: {os.getcwd()}\n"
+        f"directory: {tmp_path}\n"
         "tls: kernel TLS: AES-128-GCM, AES-256-GCM, ChaCha20\n"
         "certificate: /dev/null\n"
     )
@@ -156,12 +162,80 @@ def test_all_addresses_are_trusted_by_the_name_that_the_certificate_has(address:
     assert dict(facts)["trust"] == "curl --cacert cert.pem https://localhost:1/"
 
 
-def test_in_a_terminal_it_is_a_table_that_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "families"), [("0.0.0.0", [socket.AF_INET]), ("[::]", [socket.AF_INET, socket.AF_INET6])]
+)
+def test_all_addresses_are_announced_as_those_that_this_machine_has(
+    monkeypatch: pytest.MonkeyPatch, address: str, families: list[socket.AddressFamily]
+) -> None:
+    asked: list[socket.AddressFamily] = []
+
+    def addresses(family: socket.AddressFamily) -> list[str]:
+        asked.append(family)
+        return ["192.0.2.7", "198.51.100.1"] if family == socket.AF_INET else ["2001:db8::7"]
+
+    monkeypatch.setattr("ktls_server.cli.announcement.own_addresses", addresses)
+    bound = BoundServer((f"https://{address}:8443/",), "userspace: why", (f"http://{address}:80/",))
+    facts = startup_facts(Settings(), bound, Path("cert.pem"))
+    urls = [value for key, value in facts if key == "url"]
+    assert asked[: len(families)] == families
+    assert urls[:3] == ["https://localhost:8443/", "https://192.0.2.7:8443/", "https://198.51.100.1:8443/"]
+    assert urls[3:] == (["https://[2001:db8::7]:8443/"] if len(families) == 2 else [])
+    assert ("redirect", "http://localhost:80/") in facts
+    assert not any("0.0.0.0" in value or "[::]" in value for _, value in facts)
+    assert any(key == "note" and "--host ADDRESS" in value for key, value in facts)
+
+
+def test_the_addresses_of_this_machine_are_its_own() -> None:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for address in own_addresses(family):
+            assert not ipaddress.ip_address(address).is_loopback
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.bind((address, 0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, True),
+        ({"listing": True}, False),
+        ({"index": ("home.html",)}, False),
+        ({"index": ("other.html", "home.html")}, False),
+        ({"spa": True}, True),
+    ],
+)
+def test_a_folder_that_shows_nothing_is_announced_with_the_option_that_lists_it(
+    tmp_path: Path, settings: dict[str, object], said: bool
+) -> None:
+    (tmp_path / "home.html").touch()
+    facts = startup_facts(Settings(directory=tmp_path, **settings), BOUND, None)  # type: ignore[arg-type]
+    assert any("--listing" in value for key, value in facts if key == "note") is said
+
+
+def shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch, settings: Settings, certificate: Path) -> str:
     controller, terminal = pty.openpty()
     with open(terminal, "w", encoding="utf-8") as stream:
         monkeypatch.setattr("sys.stdout", stream)
-        announce(Settings(), BOUND, Path("/cache/cert.pem"))
+        announce(settings, BOUND, certificate)
         shown = os.read(controller, 65536).decode()
     os.close(controller)
-    words = re.sub(r"\x1b\[[0-9;]*m", "", shown).split()
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown)
+
+
+def test_in_a_terminal_it_is_a_table_that_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shown_in_a_terminal(monkeypatch, Settings(), Path("/cache/cert.pem")).split()
     assert {"url", "https://127.0.0.1:40123/", "AES-128-GCM,", "/cache/cert.pem"} <= set(words)
+
+
+def test_a_narrow_terminal_leaves_what_is_to_be_copied_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    certificate = Path("/home/somebody/with a rather long name/.cache/ktls-server/cert.pem")
+    shown = shown_in_a_terminal(monkeypatch, Settings(), certificate)
+    assert f"curl --cacert '{certificate}' https://127.0.0.1:40123/\r\n" in shown
+
+
+def test_a_terminal_is_told_how_to_stop_and_how_to_stop_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "30 seconds to finish, Ctrl-C again ends them at once" in shown_in_a_terminal(
+        monkeypatch, Settings(), Path("cert.pem")
+    )
+    assert "again" not in shown_in_a_terminal(monkeypatch, Settings(grace=0.0), Path("cert.pem"))
