@@ -1,7 +1,7 @@
-"""The development certificate: made once, kept in the user's cache folder, good for localhost only by default.
+"""The development certificate, made once and kept in the user's cache folder; and until when any certificate is valid.
 
-It is a leaf that is its own trust anchor, not an authority: whoever trusts it trusts this one key for these few names,
-and a stolen key can sign nothing else. `cert.pem` and `key.pem` always belong together: a lock on the folder admits one
+The development certificate is good for localhost only by default. It is a leaf that is its own trust anchor, not an
+authority: whoever trusts it trusts this one key for these few names, and a stolen key can sign nothing else. `cert.pem` and `key.pem` always belong together: a lock on the folder admits one
 process at a time, and each file appears complete or not at all. A key is never readable by anybody else, from its
 first byte.
 """
@@ -42,6 +42,64 @@ class CertificatePair:
     cert: Path
     key: Path
     created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """From when until when the first certificate of a file, the server's own, is valid."""
+
+    path: Path
+    begin: datetime
+    end: datetime
+
+    def days_left(self, now: datetime | None = None) -> float:
+        """Days until the end; negative after it."""
+        return (self.end - (now or datetime.now(UTC))) / timedelta(days=1)
+
+    def complaint(self, now: datetime | None = None) -> str:
+        """What is wrong with the certificate at this time, as a sentence; empty where it is valid."""
+        now = now or datetime.now(UTC)
+        if now >= self.end:
+            return f"the certificate {self.path} was valid until {self.end:%Y-%m-%d %H:%M} UTC: clients refuse it; renew it"
+        if now < self.begin:
+            return (
+                f"the certificate {self.path} is not valid before {self.begin:%Y-%m-%d %H:%M} UTC:"
+                " clients refuse it; check this machine's clock"
+            )
+        return ""
+
+
+def validity_of(path: Path) -> Validity | None:
+    """The validity of the first certificate in the file, or None where none can be read."""
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return Validity(path, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+class ValidityWatch:
+    """Says of each certificate once that it is not valid, when that is so at the start or when it happens."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = tuple(paths)
+        self._complained: set[Validity] = set()
+        self.read: tuple[Validity, ...] = ()
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the files again: a certificate that was replaced is another one."""
+        self.read = tuple(found for path in self._paths if (found := validity_of(path)) is not None)
+
+    def news(self, now: datetime | None = None) -> list[str]:
+        """The complaints that were not made before. Cheap: it compares times."""
+        found = []
+        for validity in self.read:
+            complaint = validity.complaint(now)
+            if complaint and validity not in self._complained:
+                self._complained.add(validity)
+                found.append(complaint)
+        return found
 
 
 def cache_folder() -> Path:

@@ -22,7 +22,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ktls_server import certificates
-from ktls_server.certificates import CertificatePair, certificate_in, development_certificate
+from ktls_server.certificates import (
+    CertificatePair,
+    Validity,
+    ValidityWatch,
+    certificate_in,
+    development_certificate,
+    validity_of,
+)
 from ktls_server.errors import ConfigurationError, SystemRefusal
 
 
@@ -236,7 +243,50 @@ def test_the_cache_folder_follows_the_xdg_specification(tmp_path: Path, monkeypa
         assert str(certificates.cache_folder()) == expected
 
 
-def foreign_pair(folder: Path) -> None:
+NOW = datetime(2030, 6, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "complaint"),
+    [
+        (-10, 10, ""),
+        (-10, -1, "was valid until 2030-05-31 12:00 UTC"),
+        (-10, 0, "was valid until 2030-06-01 12:00 UTC"),
+        (0, 10, ""),
+        (1, 10, "is not valid before 2030-06-02 12:00 UTC"),
+    ],
+)
+def test_a_certificate_out_of_its_time_is_named_with_its_date(begin: int, end: int, complaint: str) -> None:
+    validity = Validity(Path("cert.pem"), NOW + timedelta(days=begin), NOW + timedelta(days=end))
+    said = validity.complaint(NOW)
+    assert complaint in said
+    assert bool(said) is bool(complaint)
+    assert "cert.pem" in said or not said
+    assert validity.days_left(NOW) == end
+
+
+def test_the_end_of_a_certificate_is_said_once_and_again_for_another_one(tmp_path: Path) -> None:
+    foreign_pair(tmp_path)
+    watch = ValidityWatch([tmp_path / "cert.pem", tmp_path / "missing.pem"])
+    (first,) = watch.read
+    assert watch.news(first.end - timedelta(seconds=1)) == []
+    assert len(watch.news(first.end)) == 1
+    assert watch.news(first.end + timedelta(days=1)) == []
+    watch.reload()
+    assert watch.news(first.end + timedelta(days=1)) == []
+    foreign_pair(tmp_path, days=30)
+    watch.reload()
+    assert len(watch.news(first.end + timedelta(days=1))) == 1
+
+
+@pytest.mark.parametrize("content", ["", "garbage", None])
+def test_a_file_without_a_certificate_has_no_validity(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "cert.pem").write_text(content)
+    assert validity_of(tmp_path / "cert.pem") is None
+
+
+def foreign_pair(folder: Path, days: int = 90) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "example.org")])
     now = datetime.now(UTC)
@@ -246,8 +296,8 @@ def foreign_pair(folder: Path) -> None:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=90))
+        .not_valid_before(min(now, now + timedelta(days=days - 1)))
+        .not_valid_after(now + timedelta(days=days))
         .sign(key, hashes.SHA256())
     )
     (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

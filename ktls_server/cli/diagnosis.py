@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from .. import __version__
+from .. import __version__, certificates
+from ..errors import ConfigurationError
 from ..kernel.configuration import built_with_tls
 from ..kernel.probe import Ability, KernelTls
 from ..keys.suites import TLS_1_2, TLS_1_3, CipherKind
-from ..settings import OPTIONS
+from ..settings import OPTIONS, Settings, Sources, load
 
 _TLS_VERSIONS = {TLS_1_2: "TLS 1.2", TLS_1_3: "TLS 1.3"}
 _CONTAINER_FILES = {Path("/.dockerenv"): "Docker", Path("/run/.containerenv"): "Podman"}
@@ -70,7 +71,7 @@ def diagnose(kernel: KernelTls, counters: dict[str, int]) -> Diagnosis:
 
     They come from `kernel.probe`: `tls_stat()` first, since `probe()` keys some sockets itself.
     """
-    findings = (*_system(), *_kernel_tls(kernel), *_offload(counters), *_libraries(), *_limits())
+    findings = (*_system(), *_kernel_tls(kernel), *_offload(counters), *_certificates(), *_libraries(), *_limits())
     return Diagnosis(kernel.available, kernel.describe(), findings, counters)
 
 
@@ -172,6 +173,31 @@ def _offload(counters: dict[str, int]) -> Iterator[Finding]:
     errors = {name: count for name, count in counters.items() if "Error" in name and count}
     if errors:
         yield Finding("Counters", "errors", State.NOTE, ", ".join(f"{name} {count}" for name, count in errors.items()))
+
+
+def _certificates() -> Iterator[Finding]:
+    """Those that a server with this environment would use: --cert by its variable or file, or the development one."""
+    topic = "Certificates"
+    # Where no variable is set this folder need not be the one to serve: what lies in it is no fault.
+    environment = {name: value for name, value in os.environ.items() if name.startswith("KTLS_SERVER_")}
+    try:
+        settings = load(Sources({}, environment)) if environment else Settings()
+    except ConfigurationError as error:
+        yield Finding(
+            topic, "settings", State.NOTE, str(error), "mend the environment variable or the file of --config"
+        )
+        return
+    for path in settings.cert or (certificates.cache_folder() / "cert.pem",):
+        validity = certificates.validity_of(path)
+        if validity is not None:
+            complaint = validity.complaint()
+            yield Finding(
+                topic,
+                str(path),
+                State.MISSING if complaint else State.OK,
+                f"valid until {validity.end:%Y-%m-%d} ({validity.days_left():.0f} days)",
+                complaint,
+            )
 
 
 def _libraries() -> Iterator[Finding]:

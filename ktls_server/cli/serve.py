@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import logging
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,9 @@ from .settings_options import SettingsCommand, settings_from
 
 if TYPE_CHECKING:
     from ..settings import BoundServer, Settings
+
+
+_log = logging.getLogger(__name__)
 
 
 @click.command("serve", cls=SettingsCommand)
@@ -29,11 +33,14 @@ def command(**parameters: object) -> None:
         development_certificate = settings.cert[0]
 
     # Imported when all is known to be in order: a mistyped option is answered at once.
+    from ..certificates import ValidityWatch
     from ..server import run
     from .announcement import announce
 
     def tell(bound: BoundServer) -> None:
         announce(settings, bound, development_certificate)
+        for complaint in ValidityWatch(settings.cert).news():
+            _log.warning("%s", complaint)
 
     run(settings, tell)
 

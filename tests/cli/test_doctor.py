@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from ktls_server.certificates import development_certificate
 from ktls_server.cli.diagnosis import Finding, State, container_kind, diagnose
 from ktls_server.kernel.probe import Ability, KernelTls, probe
 from ktls_server.keys.suites import TLS_1_2, TLS_1_3, CipherKind
 from tests.cli.conftest import Command
+from tests.test_certificates import foreign_pair
 
 ALL: frozenset[Ability] = frozenset((kind, version) for kind in CipherKind for version in (TLS_1_2, TLS_1_3))
 CAPABLE = KernelTls(ALL, ALL, rekey=True)
@@ -117,6 +119,35 @@ def test_the_terminal_shows_the_same_findings(command: Command, monkeypatch: pyt
 def test_how_the_kernel_was_built_is_told(monkeypatch: pytest.MonkeyPatch, built: str | None, shown: str) -> None:
     monkeypatch.setattr("ktls_server.cli.diagnosis.built_with_tls", lambda: built)
     assert finding(WITHOUT, "CONFIG_TLS").value == shown
+
+
+@pytest.mark.parametrize(("days", "state"), [(-1, State.MISSING), (90, State.OK)])
+def test_the_certificate_of_this_environment_is_told_with_its_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, days: int, state: State
+) -> None:
+    foreign_pair(tmp_path, days=days)
+    monkeypatch.setenv("KTLS_SERVER_CERT", str(tmp_path / "cert.pem"))
+    found = finding(CAPABLE, str(tmp_path / "cert.pem"))
+    assert found.state is state
+    assert f"({days} days)" in found.value or f"({days - 1} days)" in found.value
+    assert ("renew it" in found.cure) is (state is State.MISSING)
+
+
+def test_without_a_certificate_of_its_own_doctor_looks_at_the_development_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert not [found for found in diagnose(CAPABLE, {}).findings if found.topic == "Certificates"]
+    pair = development_certificate()
+    assert finding(CAPABLE, str(pair.cert)).state is State.OK
+
+
+def test_an_environment_that_no_server_would_start_with_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KTLS_SERVER_PORT", "http")
+    found = finding(CAPABLE, "settings")
+    assert found.state is State.NOTE
+    assert "KTLS_SERVER_PORT" in found.value
+    assert found.cure
 
 
 def test_too_few_descriptors_are_noted_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from ktls_server.cli.addresses import own_addresses
 from ktls_server.cli.announcement import announce, startup_facts
 from ktls_server.settings import BoundServer, Settings
 from tests.cli.conftest import Command
+from tests.test_certificates import foreign_pair
 
 BOUND = BoundServer(("https://127.0.0.1:40123/",), "kernel TLS: AES-128-GCM, AES-256-GCM, ChaCha20")
 
@@ -110,6 +111,22 @@ def test_with_a_certificate_none_is_made(command: Command, server: FakeServer) -
     assert "certificate: /dev/null\n" in outcome.out
     assert "trust:" not in outcome.out
     assert os.listdir(os.environ["XDG_CACHE_HOME"]) == []
+
+
+@pytest.mark.parametrize(("days", "complaints"), [(-1, 1), (1, 0)])
+def test_a_certificate_that_has_ended_is_logged_at_the_start(
+    command: Command,
+    server: FakeServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    days: int,
+    complaints: int,
+) -> None:
+    foreign_pair(tmp_path, days=days)
+    assert command("serve", "--cert", tmp_path / "cert.pem", "--key", tmp_path / "key.pem").status == 0
+    said = [record.getMessage() for record in caplog.records if "was valid until" in record.getMessage()]
+    assert len(said) == complaints
+    assert all(str(tmp_path / "cert.pem") in message for message in said)
 
 
 def test_the_made_key_is_never_put_where_it_would_be_served(
