@@ -56,17 +56,17 @@ class Deadlines:
         """What is past its deadline; it goes on being watched, and is given again by the next look if nothing changes."""
         now = time.monotonic() if now is None else now
         over: list[Watched] = []
-        last = int(now / BUCKET_SECONDS)
-        while self._next <= last and self._buckets:
-            for watched in list(self._buckets.get(self._next, ())):
+        first, last = self._next, int(now / BUCKET_SECONDS)
+        if not self._buckets or first > last:
+            return over
+        for number in range(first, last + 1):
+            for watched in list(self._buckets.get(number, ())):
                 if watched.deadline > now:
                     self.remove(watched)
                     self.add(watched)
                 else:
                     over.append(watched)
-            self._next += 1
-        if over:
-            self._next = min(watched._bucket for watched in over)
+        self._next = min((watched._bucket for watched in over), default=last + 1)
         return over
 
     def all(self) -> list[Watched]:
