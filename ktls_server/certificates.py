@@ -1,9 +1,9 @@
 """The development certificate, made once and kept in the user's cache folder; and until when any certificate is valid.
 
 The development certificate is good for localhost only by default. It is a leaf that is its own trust anchor, not an
-authority: whoever trusts it trusts this one key for these few names, and a stolen key can sign nothing else. `cert.pem` and `key.pem` always belong together: a lock on the folder admits one
-process at a time, and each file appears complete or not at all. A key is never readable by anybody else, from its
-first byte.
+authority: whoever trusts it trusts this one key for these few names, and a stolen key can sign nothing else. `cert.pem`
+and `key.pem` always belong together: a lock on the folder admits one process at a time, and each file appears complete
+or not at all. A key is never readable by anybody else, from its first byte.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import ipaddress
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _VALIDITY = timedelta(days=397)
 _CLOCK_SKEW = timedelta(days=1)
 _RENEW_BEFORE_END = timedelta(days=30)
+
+# RFC 1123 section 2.1 and RFC 1035 section 2.3.4, with a star for the first label (RFC 6125 section 6.4.3). Underscores
+# occur in names of test machines, and browsers take them. A name whose last label is a number is a mistyped address.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}$)(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
+
 _ORGANIZATION = "ktls-server development certificate"
 
 
@@ -201,9 +208,12 @@ def _general_name(name: str) -> x509.GeneralName:
     except ValueError:
         pass
     try:
-        return x509.DNSName(name if name.isascii() else name.encode("idna").decode())
-    except ValueError as error:
-        raise ConfigurationError(f"{name!r} is neither a host name nor an address") from error
+        ascii_name = name if name.isascii() else name.encode("idna").decode("ascii")
+    except ValueError:
+        ascii_name = ""
+    if not _HOST_NAME.fullmatch(ascii_name) or ascii_name.rpartition(".")[2].isdigit():
+        raise ConfigurationError(f"{name!r} is neither a host name nor an address")
+    return x509.DNSName(ascii_name)
 
 
 def _make(pair: CertificatePair, names: list[x509.GeneralName]) -> None:

@@ -162,9 +162,37 @@ def test_a_link_local_address_with_its_zone_does_not_make_a_new_one_each_time(tm
     assert not development_certificate(tmp_path, ["fe80::1%eth0"]).created
 
 
-def test_a_name_that_no_certificate_can_hold_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a" * 64 + "ö", "a" * 64, ("a." * 127) + "aa", "", " "),
+        *(
+            "bad name!",
+            "one.test/",
+            "https://one.test",
+            "one..test",
+            ".test",
+            "-one.test",
+            "one-.test",
+            "one.*.test",
+            "*",
+        ),
+        *("one.test:8443", "192.0.2.300", "192.0.2", "a\nb", "one.test\n"),
+    ],
+)
+def test_a_name_that_no_certificate_can_hold_is_refused_and_changes_nothing(tmp_path: Path, name: str) -> None:
+    pair = development_certificate(tmp_path)
+    before = pair.cert.read_bytes()
     with pytest.raises(ConfigurationError, match="neither a host name nor an address"):
-        development_certificate(tmp_path, ["a" * 64 + "ö"])
+        development_certificate(tmp_path, [name])
+    assert pair.cert.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["one", "a.b-c.test", "*.one.test", "xn--bcher-kva.test", "büro.test", "db_1.test", "3com.com"]
+)
+def test_names_that_hosts_have_are_taken(tmp_path: Path, name: str) -> None:
+    assert development_certificate(tmp_path, [name]).created
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def test_other_peoples_environment_variables_are_ignored() -> None:
         ("header", "*.html=Link: </a=b>; rel=x", (HeaderRule("*.html", "Link", "</a=b>; rel=x"),)),
         ("header", "*=A: 1\n*=B: 2", (HeaderRule("*", "A", "1"), HeaderRule("*", "B", "2"))),
         ("csp", "default-src 'self'; img-src *", "default-src 'self'; img-src *"),
+        *(("cors", origin, origin) for origin in ("*", "null", "https://a.test", "http://[::1]:8080", "app+x://id")),
     ],
 )
 def test_an_environment_variable_reads_as(name: str, text: str, value: object) -> None:
@@ -181,6 +182,11 @@ def test_relative_paths_in_a_file_start_at_the_files_folder(tmp_path: Path) -> N
         ("index", "..", "a name, not a path"),
         ("hsts", "max-age=1\r\nX: y", "a header value"),
         ("csp", "default-src ‘self’", "a header value"),
+        ("cors", "x y", "* or one origin, like https://example.org"),
+        ("cors", "https://example.org/", "no path"),
+        ("cors", "https://a.test, https://b.test", "one origin"),
+        ("cors", "https://Example.org", "one origin"),
+        ("cors", "example.org", "one origin"),
         ("cache_control", "max-age", "GLOB=VALUE"),
         ("cache_control", "*.css=", "GLOB=VALUE"),
         ("header", "*.css=no colon", "GLOB=NAME: VALUE"),
@@ -193,9 +199,16 @@ def test_a_value_that_is_not_accepted_is_named_with_its_place_and_what_is(name: 
     raw: object = (text,) if option.kind.repeatable else text
     message = error_of({name: raw})
     assert message.startswith(f"{option.flag} (command line): ")
-    assert repr(raw) in message
+    assert f": {text!r} is not accepted" in message
     assert accepted in message
     assert "\n" not in message
+
+
+def test_of_several_values_the_wrong_one_is_named(tmp_path: Path) -> None:
+    message = error_of({"index": ("index.html", "sub/index.html")})
+    assert message.startswith("--index (command line): 'sub/index.html' is not accepted (a name, not a path)")
+    assert "KTLS_SERVER_INDEX (environment): 'a/b' is not" in error_of({}, {"KTLS_SERVER_INDEX": "index.html\na/b"})
+    assert "index: 1 is not accepted" in toml_error(tmp_path, 'index = ["index.html", 1]')
 
 
 def test_a_wrong_value_in_the_environment_is_named_by_its_variable() -> None:

@@ -6,6 +6,7 @@ in Python. It raises ValueError; a message in it adds to what `accepts` says.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,15 @@ from .rules import CacheRule, HeaderRule, field_value
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _LARGEST = 2**63 - 1
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
+
+
+class NotAccepted(ValueError):
+    """One of several values is not accepted: `part`, as it was written."""
+
+    def __init__(self, part: object, detail: str) -> None:
+        super().__init__(detail)
+        self.part = part
 
 
 class Kind(ABC):
@@ -181,7 +191,13 @@ class Several(Kind):
         parts: object = raw.splitlines() if isinstance(raw, str) else raw
         if not isinstance(parts, list | tuple) or len(parts) > self._at_most:
             raise ValueError
-        return tuple(self.each.read(part) for part in parts)
+        return tuple(self._read(part) for part in parts)
+
+    def _read(self, part: object) -> object:
+        try:
+            return self.each.read(part)
+        except ValueError as error:
+            raise NotAccepted(part, str(error)) from None
 
     def relative_to(self, value: object, folder: Path) -> object:
         assert isinstance(value, tuple)
@@ -194,9 +210,17 @@ def _file_name(text: str) -> str:
     return text
 
 
+def _origin(text: str) -> str:
+    """As the Fetch standard serializes an origin: lower case, no path. `null` is one, too, and means nobody in particular."""
+    if text not in ("*", "null") and not _ORIGIN.fullmatch(text):
+        raise ValueError("an origin has a scheme, a host, perhaps a port, and no path: https://example.org")
+    return text
+
+
 FLAG = Flag()
 FILE_NAME = Text("NAME", "a file name", _file_name)
 PORT = Integer(1, 65535, metavar="PORT")
 # 0 asks the kernel for a free port.
 LISTENING_PORT = Integer(0, 65535, metavar="PORT")
+ORIGIN = Text("ORIGIN", "* or one origin, like https://example.org", _origin)
 HEADER_VALUE = Text("VALUE", "a header value: visible ASCII, without line breaks", field_value)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from .exposure import served_private_key, would_be_served
+from .kinds import NotAccepted
 from .options import OPTIONS, Option, Settings
 
 _PREFIX = "KTLS_SERVER_"
@@ -144,10 +145,11 @@ def _value(option: Option, given: _Given) -> object:
         value = option.kind.read(given.raw)
     except ValueError as error:
         # int() and float() explain themselves in words for programmers; the kinds' own messages add something.
+        raw = error.part if isinstance(error, NotAccepted) else given.raw
         detail = str(error)
         reason = f" ({detail})" if detail and "literal" not in detail and "could not convert" not in detail else ""
         raise ConfigurationError(
-            f"{given.place}: {given.raw!r} is not accepted{reason}; it takes {option.kind.accepts}"
+            f"{given.place}: {raw!r} is not accepted{reason}; it takes {option.kind.accepts}"
         ) from None
     return value if given.folder is None else option.kind.relative_to(value, given.folder)
 

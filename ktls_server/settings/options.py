@@ -19,6 +19,7 @@ from .kinds import (
     FLAG,
     HEADER_VALUE,
     LISTENING_PORT,
+    ORIGIN,
     PORT,
     Choice,
     FilePath,
@@ -272,7 +273,7 @@ class Settings:
     )
     cors: str | None = option(
         None,
-        HEADER_VALUE,
+        ORIGIN,
         HEADERS,
         "Access-Control-Allow-Origin: * or one origin.",
         example="https://example.org",
