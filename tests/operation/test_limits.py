@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ktls_server.operation.accepting import client_of
+from ktls_server.operation.connections import client_of
 from tests.operation.running import Connection, Cut, Place, Running, connect, fetch, metric, running, scrape
 from tests.waiting import eventually_async
 

@@ -9,12 +9,16 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ktls_server.accesslog import LoggedConnection
 from ktls_server.counters import HANDSHAKE_FAILURES, Counters
 from ktls_server.errors import BadRequest
 from ktls_server.operation import errorlog
 from ktls_server.operation.metrics import MetricsThread, is_alive
 from ktls_server.operation.scoreboard import Scoreboard
 from ktls_server.semantics.messages import Request
+from ktls_server.settings import Settings
+
+CLIENT = LoggedConnection("127.0.0.1", "", "", "plain")
 
 
 def some_counters() -> Counters:
@@ -106,7 +110,7 @@ def board() -> Scoreboard:
 
 
 def ask(board: Scoreboard, target: bytes, method: bytes = b"GET") -> tuple[int, str]:
-    response = MetricsThread([], board).answer(Request(method, target, b"1.1", []))
+    response = MetricsThread(Settings(), [], board).answer(Request(method, target, b"1.1", []), CLIENT)
     (body,) = response.body
     assert isinstance(body, bytes)
     return response.status, body.decode()

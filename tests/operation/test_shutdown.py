@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from ktls_server.accesslog import CLOSE_SECONDS
-from ktls_server.connection import DRAIN_SECONDS
+from ktls_server.exchange import DRAIN_SECONDS
 from ktls_server.operation.supervisor import ABORT_SECONDS, STOP_MARGIN_SECONDS
 from ktls_server.operation.worker import TICK_SECONDS
 from tests.operation.running import Connection, Place, Running, connect, metric, running, scrape
