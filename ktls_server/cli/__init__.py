@@ -31,6 +31,23 @@ _COMMANDS = {
 }
 
 
+_INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+
+_OPTIONS_OF_OTHERS = {
+    **dict.fromkeys(("--bind", "-b", "--address", "--addr", "--listen", "--interface", "-i"), "--host ADDRESS"),
+    **dict.fromkeys(
+        ("--directory", "-d", "--dir", "--root", "--folder", "--path"),
+        "the folder's name without an option: ktls-server serve FOLDER",
+    ),
+    **dict.fromkeys(("--browse", "--autoindex", "--directory-listing", "--list"), "--listing"),
+    **dict.fromkeys(("--certfile", "--ssl-certfile", "--tls-cert", "--certificate"), "--cert FILE"),
+    **dict.fromkeys(("--keyfile", "--ssl-keyfile", "--tls-key", "--private-key"), "--key FILE"),
+    **dict.fromkeys(("-p", "--listen-port"), "--port PORT"),
+    **dict.fromkeys(("-w", "--processes", "--threads"), "--workers N"),
+}
+"""Python's http.server, caddy, nginx, uvicorn and others."""
+
 _OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
 
 
@@ -53,7 +70,7 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in _COMMANDS and not name.startswith("-") and not context.resilient_parsing:
-            context.fail(f"There is no command {name!r}.{_hint(name)}")
+            context.fail(f"there is no command {name!r}{_hint(name)}")
         return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -64,9 +81,9 @@ class _Commands(click.Group):
 def _hint(name: str) -> str:
     """What was meant, most likely: a folder to serve, or a command by nearly its name."""
     if os.path.isdir(name):
-        return f" To serve that folder: ktls-server serve {shlex.quote(name)}"
+        return f"; to serve that folder: ktls-server serve {shlex.quote(name)}"
     matches = difflib.get_close_matches(name, _COMMANDS, n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,10 +96,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; never returns normally, raises SystemExit."""
     _open_missing_streams()
     try:
-        _commands.main(arguments, prog_name="ktls-server")
+        # Not standalone: click would print what is wrong in a style of its own.
+        status = _commands.main(arguments, prog_name="ktls-server", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
     except KtlsServerError as error:
         _complain(str(error))
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _complain(_in_words(error))
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        sys.exit(_INTERRUPTED)
     except OSError as error:
         if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
             raise
@@ -91,6 +119,19 @@ def main(arguments: list[str] | None = None) -> None:
         if error.errno != errno.EPIPE:  # The reader of our output went away (`| head`).
             _complain(f"the output cannot be written: {error.strerror}")
         sys.exit(1)
+
+
+def _in_words(error: click.ClickException) -> str:
+    """One line: what is wrong, what was meant most likely, and where the help is."""
+    words = " ".join(error.format_message().split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if isinstance(error, click.NoSuchOption) and context is not None and context.info_name == "serve":
+        meant = _OPTIONS_OF_OTHERS.get(error.option_name)
+        if meant:
+            return f"there is no option {error.option_name}; what other servers call so is {meant}"
+    if context is None:
+        return words
+    return f"{words.removesuffix('.')}; see {context.command_path} --help"
 
 
 def _complain(sentence: str) -> None:

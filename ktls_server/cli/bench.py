@@ -141,7 +141,7 @@ def _check(
         raise ConfigurationError(f"--plot {plot}: the name has to end in {' or '.join(_PLOT_KINDS)}")
     for module, needed in (("httpx", True), ("matplotlib", plot is not None)):
         if needed and importlib.util.find_spec(module) is None:
-            raise ConfigurationError(f"bench needs {module}, which is not installed: pip install 'ktls-server[bench]'")
+            raise ConfigurationError(f"bench needs {module}, which is not installed: pip install {module}")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ConfigurationError
+from ..settings import OPTIONS
 from ..settings.exposure import would_be_served
 from .settings_options import SettingsCommand, settings_from
 
@@ -42,7 +43,17 @@ def command(**parameters: object) -> None:
         for complaint in ValidityWatch(settings.cert).news():
             _log.warning("%s", complaint)
 
-    run(settings, tell)
+    try:
+        run(settings, tell)
+    except ConfigurationError as error:
+        raise ConfigurationError(_with_flag(str(error))) from error
+
+
+def _with_flag(message: str) -> str:
+    """The server names an option by its field of Settings, `http_port: ...`; here it is `--http-port: ...`."""
+    name, colon, rest = message.partition(": ")
+    flags = {option.name: option.flag for option in OPTIONS}
+    return f"{flags[name]}: {rest}" if colon and name in flags else message
 
 
 def _with_development_certificate(settings: Settings) -> Settings:

@@ -16,6 +16,7 @@ import pytest
 from ktls_server.certificates import CertificatePair
 from ktls_server.cli.addresses import own_addresses
 from ktls_server.cli.announcement import announce, startup_facts
+from ktls_server.errors import ConfigurationError
 from ktls_server.settings import BoundServer, Settings
 from tests.cli.conftest import Command
 from tests.test_certificates import foreign_pair
@@ -52,6 +53,26 @@ def test_arguments_environment_and_file_reach_the_server(
     (settings,) = server.started
     assert (settings.directory, settings.port, settings.http_port, settings.workers) == (tmp_path, 0, 8080, 2)
     assert (settings.listing, settings.spa, settings.index) == (True, False, ("a.html", "b.html"))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("http_port: cannot listen on ::1 port 80: why", "--http-port: cannot listen on ::1 port 80: why"),
+        ("directory: 'x': why", "DIRECTORY: 'x': why"),
+        ("--ktls require: why", "--ktls require: why"),
+        ("nothing: of ours", "nothing: of ours"),
+    ],
+)
+def test_what_the_server_refuses_is_told_by_the_options_own_name(
+    command: Command, monkeypatch: pytest.MonkeyPatch, said: str, shown: str
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise ConfigurationError(said)
+
+    monkeypatch.setattr("ktls_server.server.run", refuse)
+    outcome = command("serve", "--cert", "/dev/null")
+    assert (outcome.status, outcome.err) == (2, f"ktls-server: {shown}\n")
 
 
 def test_the_current_folder_is_served_by_default(command: Command, server: FakeServer) -> None:
@@ -237,9 +258,12 @@ def shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch, settings: Settings, cer
     with open(terminal, "w", encoding="utf-8") as stream:
         monkeypatch.setattr("sys.stdout", stream)
         announce(settings, BOUND, certificate)
-        shown = os.read(controller, 65536).decode()
+        shown = b""
+        # The kernel passes on what was written in pieces; the last line is that about stopping.
+        while not re.search(rb"stop\b.*\n", shown):
+            shown += os.read(controller, 65536)
     os.close(controller)
-    return re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
 
 
 def test_in_a_terminal_it_is_a_table_that_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
