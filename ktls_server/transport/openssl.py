@@ -113,7 +113,7 @@ class OpenSslReader:
             if data is not None:
                 self._silent_bytes = 0
                 self.pending = bool(session.incoming.pending or session.tls.pending())
-                return b"" if self._writer.must_close else data
+                return data
             self.pending = False
             # No more than a record: the BIO keeps the largest buffer that it ever needed.
             received = self._channel.receive_into(self._buffers.incoming[:MAX_PLAINTEXT_BYTES])

@@ -114,9 +114,9 @@ class KeyedReader:
                 content_type, content = record
                 if content_type == APPLICATION_DATA and content and not self._part_untrusted:
                     self._silent_bytes = 0
-                    if self._writer.must_close:
+                    if self._writer.refused:
                         # A request after a KeyUpdate that cannot be answered may not be answered under the old key
-                        # (RFC 8446 section 4.6.3), and none is after the AEAD's limit.
+                        # (RFC 8446 section 4.6.3).
                         return b""
                     return content
                 if record is END_OF_STREAM:

@@ -40,11 +40,15 @@ def _nobody_watches(_blocked: bool) -> None:
 
 
 class Writer:
-    """Sends for one connection. `flush` is the sealer's: True where the kernel has all that was taken."""
+    """Sends for one connection.
+
+    `flush` is the sealer's: True where the kernel has all that was taken. `refused` says that the peer asked for a change of
+    keys that cannot be made.
+    """
 
     __slots__ = (
         *("_alert", "_blocked", "_channel", "_control", "_failed", "_file_part_bytes", "_key_updates"),
-        *("_on_blocked", "_posted", "_record_limit", "_records_left", "_refused", "_sealer", "_sending"),
+        *("_on_blocked", "_posted", "_record_limit", "_records_left", "refused", "_sealer", "_sending"),
         *("_update_cause", "_warning", "ended", "flush", "path"),
     )
 
@@ -67,7 +71,7 @@ class Writer:
         self._file_part_bytes = max(1, record_limit // FILE_PARTS_PER_KEY) * record_bytes
         self._key_updates: Counter[str] = Counter() if key_updates is None else key_updates
         self._on_blocked: Callable[[bool], None] = _nobody_watches
-        self._posted = self._blocked = self._sending = self._refused = False
+        self._posted = self._blocked = self._sending = self.refused = False
         self._failed = False
         self._update_cause = ""
         self._warning = self._alert = b""
@@ -83,7 +87,7 @@ class Writer:
     @property
     def must_close(self) -> bool:
         """True once the key is nearly used up and cannot be changed, or the peer asked for a change that cannot be made."""
-        return self._refused or self.ended or (self._records_left <= 0 and not self._sealer.can_update)
+        return self.refused or self.ended or (self._records_left <= 0 and not self._sealer.can_update)
 
     # What an exchange sends
 
@@ -184,8 +188,8 @@ class Writer:
         if self._sealer.can_update:
             self._update_cause = "answer"
             self._post()
-        elif not self._refused:
-            self._refused = True
+        elif not self.refused:
+            self.refused = True
             self._key_updates["refused"] += 1
 
     def post_warning(self, alert: bytes) -> None:
