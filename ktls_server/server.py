@@ -22,6 +22,8 @@ def run(settings: Settings, announce: Callable[[BoundServer], None]) -> None:
     `announce` is called once connections are answered.
     """
     errorlog.configure(settings.log_level)
+    # Before `--user`, who may not be able to read the library's files.
+    loop_factory = new_loop(settings.loop)
     prepared = prepare(settings)
 
     def ready() -> None:
@@ -30,5 +32,5 @@ def run(settings: Settings, announce: Callable[[BoundServer], None]) -> None:
     if settings.workers > 1:
         supervisor.run(prepared, ready)
         return
-    with asyncio.Runner(loop_factory=new_loop(settings.loop)) as runner:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(serve_alone(prepared, ready))
