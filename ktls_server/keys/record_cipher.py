@@ -120,9 +120,9 @@ class RecordOpener:
                 opened = self._open_tls12(sequence, record)
             else:
                 # RFC 8446 sections 5.2 to 5.4: TLSInnerPlaintext is content, one byte of type, zeros.
-                header, payload = record[:_HEADER_LENGTH], record[_HEADER_LENGTH:]
-                inner = self._aead.decrypt(_masked_iv(self._iv, sequence), payload, header)
-                if inner[-1:] == b"\0":
+                nonce = (self._iv ^ sequence).to_bytes(12, "big")
+                inner = self._aead.decrypt(nonce, record[_HEADER_LENGTH:], record[:_HEADER_LENGTH])
+                if not inner or not inner[-1]:
                     inner = inner.rstrip(b"\0")
                 opened = (inner[-1], inner[:-1]) if inner else (0, b"")
         except (InvalidTag, ValueError) as error:

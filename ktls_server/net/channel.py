@@ -74,7 +74,8 @@ class Channel:
     """
 
     __slots__ = (
-        *("_loop", "_loop_has_sendfile", "_reader_registered", "_reading", "_writing", "_on_room", "_unsent"),
+        *("_loop", "_loop_has_sendfile", "_on_room", "_reader_registered", "_reading", "_sent_before", "_unsent"),
+        "_writing",
         *("closed", "fd", "interrupted", "sent", "sock"),
     )
 
@@ -90,6 +91,7 @@ class Channel:
         self._writing: asyncio.Future[None] | None = None
         self._on_room: Callable[[], object] | None = None
         self._reader_registered = False
+        self._sent_before = -1
         self._unsent: bytes | memoryview = b""
 
     # Reading
@@ -105,10 +107,13 @@ class Channel:
         if not self._reader_registered:
             self._loop.add_reader(self.fd, self._on_readable)
             self._reader_registered = True
-        elif error := self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        elif self._sent_before == self.sent:
             # libuv reports an error once and never again (uv__poll_io). When a RST comes together with bytes, recv gives
-            # the bytes, and nothing would ever wake us for the error.
-            raise ConnectionLost(f"the connection broke: {os.strerror(error)}")
+            # the bytes, and nothing would ever wake us for the error. Where something was sent since, there was none.
+            error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise ConnectionLost(f"the connection broke: {os.strerror(error)}")
+        self._sent_before = self.sent
         self._reading = future = self._loop.create_future()
         return future
 

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 class KernelSealer:
     """`Sealer` over a socket that the kernel encrypts on."""
 
-    __slots__ = ("_channel", "_secret", "_suite", "can_update")
+    __slots__ = ("_channel", "_secret", "_send", "_suite", "can_update")
 
     path = "kernel"
 
@@ -38,6 +38,7 @@ class KernelSealer:
         """
         assert session.suite is not None
         self._channel = channel
+        self._send = channel.sock.send
         self._suite = session.suite
         self._secret = session.server_secret()
         self.can_update = can_rekey and self._secret is not None
@@ -51,10 +52,15 @@ class KernelSealer:
     def write(self, data: bytes, *, more: bool) -> int:
         while True:
             try:
-                return self._channel.try_send(data, socket.MSG_MORE if more else 0)
-            except ConnectionLost as loss:
-                if not _is_about_receiving(loss):
-                    raise
+                sent = self._send(data, socket.MSG_MORE if more else 0)
+            except (BlockingIOError, InterruptedError):
+                return 0
+            except OSError as error:
+                if not _is_about_receiving(error):
+                    raise ConnectionLost("the connection broke while writing") from error
+            else:
+                self._channel.sent += sent
+                return sent
 
     def flush(self) -> bool:
         return True
@@ -65,7 +71,7 @@ class KernelSealer:
             try:
                 sent = await channel.send_file_part(fd, offset, count)
             except ConnectionLost as loss:
-                if not _is_about_receiving(loss):
+                if not _is_about_receiving(loss.__cause__):
                     raise
                 continue
             if sent < count and channel.is_broken():
@@ -98,14 +104,13 @@ def _require_payload_limit(sock: socket.socket, info: bytes, size: int) -> None:
         raise ConnectionLost("the kernel would not shorten its records") from refusal
 
 
-def _is_about_receiving(loss: ConnectionLost) -> bool:
+def _is_about_receiving(error: BaseException | None) -> bool:
     """Whether the socket's error came from decrypting, and a send only happened to collect it.
 
     The kernel reports a broken record to whichever call comes next. What came before that record is still answered; the
     reader meets the record again.
     """
-    cause = loss.__cause__
-    return isinstance(cause, OSError) and cause.errno in _ALERT_FOR_ERRNO and cause.errno != errno.EINVAL
+    return isinstance(error, OSError) and error.errno in (errno.EBADMSG, errno.EMSGSIZE)
 
 
 class KernelOpener:

@@ -44,6 +44,8 @@ _MAX_PAYLOAD_TLS13: Final = MAX_PLAINTEXT_BYTES + 256
 _MAX_PAYLOAD_TLS12: Final = MAX_PLAINTEXT_BYTES + 2048
 """The longest payload of a record (RFC 8446 section 5.2, RFC 5246 section 6.2.3)."""
 _RECORD_TYPES_TLS12: Final = range(20, 25)
+_DATA_HEADER: Final = bytes((APPLICATION_DATA, 3, 3))
+"""How most records begin: nothing about such a header has to be judged but a length beyond 2^14."""
 
 
 class Buffers:
@@ -173,16 +175,18 @@ class UserspaceOpener:
     `sequence` and `key` are those of the next record.
     """
 
-    __slots__ = ("_buffers", "_channel", "_data_untrusted", "_ended", "_opener", "_suite", "key", "pending")
+    __slots__ = (
+        *("_data_untrusted", "_incoming", "_opener", "_receive_into", "_suite"),
+        *("key", "pending"),
+    )
 
     def __init__(self, channel: Channel, session: Session, buffers: Buffers, early_untrusted: bytes) -> None:
         """`early_untrusted` is what was read from the socket after the client's Finished."""
         assert session.suite is not None
-        self._channel = channel
-        self._buffers = buffers
+        self._receive_into = channel.receive_into
+        self._incoming = buffers.incoming
         self._suite: CipherSuite = session.suite
         self._data_untrusted = early_untrusted
-        self._ended = False
         self.key = session.client_key()
         self._opener = RecordOpener(session.suite, self.key, session.receive_sequence)
         self.pending = bool(early_untrusted)
@@ -205,32 +209,38 @@ class UserspaceOpener:
                 self._data_untrusted = data[size:]
                 self.pending = size < len(data)
                 return self._open(data[:size])
-            if size > HEADER_BYTES:
+            if len(data) >= HEADER_BYTES:
                 self._check_header(data)
             self.pending = False
-        buffer = self._buffers.incoming
-        here = len(data)
-        buffer[:here] = data
-        room = buffer[here : max(_record_bytes(data), HEADER_BYTES)] if at_most_one else buffer[here:]
-        received = self._channel.receive_into(room)
+            buffer = self._incoming
+            here = len(data)
+            buffer[:here] = data
+            received = self._receive_into(buffer[here : size if at_most_one else len(buffer)])
+        else:
+            here = 0
+            received = self._receive_into(self._incoming[:HEADER_BYTES] if at_most_one else self._incoming)
         if received is None:
             return None
         if received == 0:
             return END_OF_STREAM
         here += received
-        view = buffer[:here]
+        view = self._incoming[:here]
         size = _record_bytes(view)
-        if here < size:
-            if size > HEADER_BYTES:
-                self._check_header(view)
-            self._data_untrusted = bytes(view)
-            return None
-        self._data_untrusted = bytes(view[size:]) if here > size else b""
-        self.pending = here > size
-        return self._open(view[:size])
+        if here == size:
+            self._data_untrusted = b""
+            return self._open(view)
+        if here > size:
+            self._data_untrusted = bytes(view[size:])
+            self.pending = True
+            return self._open(view[:size])
+        if here >= HEADER_BYTES:
+            self._check_header(view)
+        self._data_untrusted = bytes(view)
+        return None
 
     def _open(self, record_untrusted: bytes | memoryview) -> tuple[int, bytes]:
-        self._check_header(record_untrusted)
+        if record_untrusted[:3] != _DATA_HEADER or len(record_untrusted) > MAX_PLAINTEXT_BYTES:
+            self._check_header(record_untrusted)
         try:
             opened = self._opener.open(record_untrusted)
         except BadRecordMac as error:

@@ -48,7 +48,8 @@ class Writer:
 
     __slots__ = (
         *("_alert", "_blocked", "_channel", "_control", "_failed", "_file_part_bytes", "_key_updates"),
-        *("_on_blocked", "_posted", "_record_limit", "_records_left", "refused", "_sealer", "_sending"),
+        *("_on_blocked", "_posted", "_record_limit", "_records_left", "refused", "_sealer", "_sealer_write"),
+        "_sending",
         *("_update_cause", "_warning", "ended", "flush", "path"),
     )
 
@@ -67,6 +68,7 @@ class Writer:
         """
         self._channel = channel
         self._sealer = sealer
+        self._sealer_write = sealer.write
         self._record_limit = self._records_left = record_limit
         self._file_part_bytes = max(1, record_limit // FILE_PARTS_PER_KEY) * record_bytes
         self._key_updates: Counter[str] = Counter() if key_updates is None else key_updates
@@ -102,9 +104,12 @@ class Writer:
             return 0
         if self.ended:
             raise ConnectionLost("close_notify or a fatal alert has been sent")
-        if self._spend(len(data)) and not self._send_posted():
+        left = self._records_left - 2 - 2 * len(data) // MAX_PLAINTEXT_BYTES
+        if left > 0:
+            self._records_left = left
+        elif self._spend(len(data)) and not self._send_posted():
             return 0
-        return self._sealer.write(data, more=more)
+        return self._sealer_write(data, more=more)
 
     async def send(self, data: bytes, *, more: bool = False) -> None:
         """All of `data`; returns once the kernel has it, but for what waits for more."""
