@@ -111,6 +111,9 @@ def _session(
         transmit_sequence=transmit_sequence,
         receive_sequence=receive_sequence,
         transmit_explicit_nonce=explicit_nonce,
+        alpn_protocol=tls.selected_alpn_protocol(),
+        resumed=bool(tls.session_reused),
+        client_certificate=None if tls.context.verify_mode == ssl.CERT_NONE else tls.getpeercert(binary_form=True),
     )
 
 

@@ -13,6 +13,7 @@ from ..keys.schedule import RecordKey, TrafficSecret, tls12_record_keys, tls13_r
 from ..keys.suites import CipherSuite
 from .records import MAX_PLAINTEXT_BYTES
 
+
 @dataclass(slots=True)
 class Session:
     """One established TLS connection, as userspace sees it. Its `repr` holds no secret.
@@ -22,6 +23,10 @@ class Session:
     elsewhere), `receive_sequence` that of the client's first record after its Finished.
 
     `secrets` are None where no key log was kept.
+
+    `max_plaintext_bytes` is the most content that the server may put into one record: less than 2^14 where the client
+    asked for a max_fragment_length (RFC 6066 section 4). `server_name` is the name that the client asked for, in lower
+    case. `client_certificate` is DER.
     """
 
     tls: ssl.SSLObject
@@ -36,6 +41,10 @@ class Session:
     receive_sequence: int = 0
     transmit_explicit_nonce: bytes | None = field(default=None, repr=False)
     max_plaintext_bytes: int = MAX_PLAINTEXT_BYTES
+    server_name: str | None = None
+    alpn_protocol: str | None = None
+    resumed: bool = False
+    client_certificate: bytes | None = field(default=None, repr=False)
 
     def server_key(self) -> RecordKey:
         """The first key of the server's records. Needs `suite` and `secrets`, as all of these do."""
