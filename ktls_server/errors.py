@@ -49,6 +49,18 @@ class BadRequest(PeerError):
         self.close = close
 
 
+class TryLater(BadRequest):
+    """The request cannot be answered now, because too many like it wait already: 503.
+
+    `retry_after` is the number of whole seconds for the Retry-After field (RFC 9110 section 10.2.3). The connection can be
+    used again.
+    """
+
+    def __init__(self, explanation: str, *, retry_after: int) -> None:
+        super().__init__(503, explanation, close=False)
+        self.retry_after = retry_after
+
+
 class KernelTlsUnavailable(SystemRefusal):
     """The kernel cannot take this connection's records.
 
@@ -71,6 +83,18 @@ class FileUnavailable(SystemRefusal):
 
 class FileChanged(SystemRefusal):
     """A file shrank while it was being sent: the promised Content-Length cannot be kept, the connection must end."""
+
+
+class FrameSpoilt(SystemRefusal):
+    """A file changed or failed while it was sent in frames: the last frame holds zeros, its stream has to be reset.
+
+    `sent` is how many frames are complete, the spoilt one included; `errno` 0 stands for a file that became shorter.
+    """
+
+    def __init__(self, sent: int, code: int) -> None:
+        super().__init__(os.strerror(code) if code else "a file became shorter while it was being sent")
+        self.sent = sent
+        self.errno = code
 
 
 class FileUnreadable(SystemRefusal):

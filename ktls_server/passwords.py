@@ -1,28 +1,30 @@
 """Names and passwords from an htpasswd file, checked against HTTP Basic credentials (RFC 7617).
 
 Only bcrypt and argon2 hashes, both verified by libraries: the other kinds that htpasswd knows (crypt, MD5, SHA-1, plain
-text) are guessed by the billion a second. Verifying is slow on purpose, 20 to 300 ms of CPU: `check_cached` answers
-at once for what was verified before, so that a keep-alive connection pays once; `verify` belongs on another thread
-(both libraries release the GIL).
+text) are guessed by the billion a second. Verifying is slow on purpose, so `Authenticator.verify` belongs on another
+thread (both libraries release the GIL); `access.py` runs it there and remembers its verdicts. This module remembers none.
 
-What was verified is remembered as an HMAC under a key that this process drew: never as a password.
+The time of a refusal does not tell which names exist. Hashes of different cost may stand in one file, so a refusal costs
+one verification of each cost that occurs there, whatever name was given.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hmac
+import logging
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from .errors import ConfigurationError
 
+_log = logging.getLogger(__name__)
+
 HashKind: TypeAlias = Literal["argon2id", "bcrypt"]
-_Verify: TypeAlias = Callable[[bytes], bool]
 
 # bcrypt itself reads no more than 72 bytes; argon2 has no such limit, but nobody types so much.
 _BCRYPT_BYTES: Final = 72
@@ -32,51 +34,15 @@ _BCRYPT = re.compile(rb"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 _BASIC = re.compile(rb"basic +([A-Za-z0-9+/]+={0,2}) *", re.IGNORECASE)
 
 
-class Authenticator:
-    """Decides by an Authorization header whether its sender may come in. Made by `load`."""
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a client says of itself."""
 
-    def __init__(self, verifiers: dict[bytes, _Verify]) -> None:
-        self._verifiers = verifiers
-        # For a user that does not exist: the answer must take as long, or it would tell which names exist.
-        self._stand_in = next(iter(verifiers.values()))
-        self._secret = os.urandom(32)
-        # One password a user can be right, so this holds no more entries than there are users.
-        self._verified: set[bytes] = set()
-
-    def __repr__(self) -> str:
-        return f"<Authenticator of {len(self._verifiers)} users>"
-
-    def check_cached(self, authorization_untrusted: bytes | None) -> bool | None:
-        """The answer, where it takes no time: False for what are no credentials, True for what was verified before.
-
-        None says that `verify` must be asked.
-        """
-        credentials = _basic_credentials(authorization_untrusted)
-        if credentials is None:
-            return False
-        return True if self._digest(*credentials) in self._verified else None
-
-    def verify(self, authorization_untrusted: bytes | None) -> bool:
-        """The answer, however long it takes. May run on several threads at once."""
-        credentials = _basic_credentials(authorization_untrusted)
-        if credentials is None:
-            return False
-        user, password = credentials
-        digest = self._digest(user, password)
-        if digest in self._verified:
-            return True
-        verifier = self._verifiers.get(user)
-        right = (verifier or self._stand_in)(password) and verifier is not None
-        if right:
-            self._verified.add(digest)
-        return right
-
-    def _digest(self, user: bytes, password: bytes) -> bytes:
-        # A name holds no colon, so the two cannot be cut differently.
-        return hmac.digest(self._secret, user + b":" + password, "sha256")
+    user_untrusted: bytes
+    password_untrusted: bytes = field(repr=False)
 
 
-def _basic_credentials(authorization_untrusted: bytes | None) -> tuple[bytes, bytes] | None:
+def credentials_of(authorization_untrusted: bytes | None) -> Credentials | None:
     """User and password as bytes (RFC 7617 section 2), or None for another scheme or for what is malformed."""
     match = _BASIC.fullmatch(authorization_untrusted or b"")
     if match is None:
@@ -87,7 +53,47 @@ def _basic_credentials(authorization_untrusted: bytes | None) -> tuple[bytes, by
         return None
     if not colon or len(password) > _LONGEST_PASSWORD or b"\0" in password:
         return None
-    return user, password
+    return Credentials(user, password)
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordHash:
+    """The hash of one password. Hashes of equal `cost` take equally long to verify."""
+
+    text: bytes = field(repr=False)
+    cost: tuple[object, ...]
+    verify: Callable[[bytes], bool] = field(repr=False)
+
+
+class Authenticator:
+    """Decides by an Authorization header whether its sender may come in. Made by `load`, and never changed."""
+
+    def __init__(self, hashes: dict[bytes, PasswordHash]) -> None:
+        self._hashes = hashes
+        # One hash of each cost: a refusal verifies against all of them.
+        self._of_each_cost = {hashed.cost: hashed for hashed in hashes.values()}
+
+    def __repr__(self) -> str:
+        return f"<Authenticator of {len(self._hashes)} users>"
+
+    def hash_of(self, user: bytes) -> bytes | None:
+        """The user's hash as it stands in the file, None for a name that is not there."""
+        hashed = self._hashes.get(user)
+        return None if hashed is None else hashed.text
+
+    def verify(self, authorization_untrusted: bytes | None) -> bool:
+        """The answer, however long it takes. May run on several threads at once."""
+        credentials = credentials_of(authorization_untrusted)
+        if credentials is None:
+            return False
+        password = credentials.password_untrusted
+        own = self._hashes.get(credentials.user_untrusted)
+        if own is not None and own.verify(password):
+            return True
+        for cost, other in self._of_each_cost.items():
+            if own is None or cost != own.cost:
+                other.verify(password)
+        return False
 
 
 def load(path: Path) -> Authenticator:
@@ -99,51 +105,104 @@ def load(path: Path) -> Authenticator:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"--auth-file {path}: cannot be read: {error.strerror}") from error
-    verifiers: dict[bytes, _Verify] = {}
+    hashes: dict[bytes, PasswordHash] = {}
     for number, line in enumerate(content.splitlines(), 1):
         stripped = line.strip()
         if not stripped or stripped.startswith(b"#"):
             continue
-        user, colon, hashed = stripped.partition(b":")
+        user, colon, text = stripped.partition(b":")
         if not colon or not user:
             raise ConfigurationError(f"{path}, line {number}: a line is name:hash")
-        if user in verifiers:
+        if user in hashes:
             raise ConfigurationError(f"{path}, line {number}: this name has a line already")
-        verifier = _verifier(hashed)
-        if verifier is None:
+        hashed = _password_hash(text)
+        if hashed is None:
             raise ConfigurationError(
                 f"{path}, line {number}: the hash is neither bcrypt ($2y$...) nor argon2 ($argon2id$...);"
                 " set the password anew with ktls-server password"
             )
-        verifiers[user] = verifier
-    if not verifiers:
+        hashes[user] = hashed
+    if not hashes:
         raise ConfigurationError(f"--auth-file {path}: names nobody; add a user with ktls-server password")
-    return Authenticator(verifiers)
+    return Authenticator(hashes)
 
 
-def _verifier(hashed: bytes) -> _Verify | None:
+class PasswordFile:
+    """An htpasswd file that is read again while the server runs. A forked process goes on with what its parent knew."""
+
+    def __init__(self, path: Path, user: str | None = None) -> None:
+        """`user` is `--user`, for the messages. Raises ConfigurationError."""
+        self._path = path
+        self._user = user
+        # Looked at before the file is read: a file that is replaced in between counts as changed.
+        self._state = self._look((0, 0, 0))
+        self.authenticator = load(path)
+
+    def warn_if_unreadable(self) -> None:
+        """Say, once root is given up, that the file cannot be read again. It is in use all the same."""
+        if not os.access(self._path, os.R_OK):
+            _log.warning(
+                "user %s cannot read %s: when passwords change, restart the server, or let that user read it",
+                self._user,
+                self._path,
+            )
+
+    def changed(self) -> bool:
+        """Whether the file was changed or replaced since it was last read."""
+        return self._look(self._state) != self._state
+
+    def reload(self) -> bool:
+        """Read the file again; False where it holds a mistake, and then the old names and passwords stay, all of them."""
+        self._state = self._look(self._state)
+        try:
+            self.authenticator = load(self._path)
+        except ConfigurationError as error:
+            cure = f"; --user {self._user} has to be able to read the file, or restart the server" if self._user else ""
+            _log.error("the passwords stay as they were: %s%s", error, cure)
+            return False
+        _log.info("passwords read again")
+        return True
+
+    def _look(self, otherwise: tuple[int, int, int]) -> tuple[int, int, int]:
+        """A file that cannot be looked at has not changed: it is just being replaced, or out of reach without root."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return otherwise
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _password_hash(text: bytes) -> PasswordHash | None:
     """The libraries are imported for the kinds that occur."""
-    if _BCRYPT.fullmatch(hashed):
-        import bcrypt
-
-        return lambda password: bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed)
-    if not hashed.startswith(b"$argon2") or not hashed.isascii():
+    match = _BCRYPT.fullmatch(text)
+    if match is not None:
+        return PasswordHash(text, ("bcrypt", match[1]), lambda password: _verify_bcrypt(text, password))
+    if not text.startswith(b"$argon2") or not text.isascii():
         return None
     import argon2
 
     try:
-        argon2.extract_parameters(hashed.decode("ascii"))
+        parameters = argon2.extract_parameters(text.decode("ascii"))
     except argon2.exceptions.InvalidHashError:
         return None
     hasher = argon2.PasswordHasher()
 
     def verify(password: bytes) -> bool:
         try:
-            return hasher.verify(hashed, password)
+            return hasher.verify(text, password)
         except argon2.exceptions.VerificationError:
             return False
 
-    return verify
+    cost = (parameters.type, parameters.time_cost, parameters.memory_cost, parameters.parallelism)
+    return PasswordHash(text, cost, verify)
+
+
+def _verify_bcrypt(text: bytes, password: bytes) -> bool:
+    """bcrypt reads 72 bytes. A longer password is wrong whatever these are, and its refusal takes as long as any other."""
+    import bcrypt
+
+    matches = bcrypt.checkpw(password[:_BCRYPT_BYTES], text)
+    return matches and len(password) <= _BCRYPT_BYTES
 
 
 def hash_password(password: str, kind: HashKind = "argon2id") -> str:

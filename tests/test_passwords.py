@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from pathlib import Path
 
 import bcrypt
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 
 from ktls_server import passwords
 from ktls_server.errors import ConfigurationError
-from ktls_server.passwords import Authenticator, hash_password, load, set_password
+from ktls_server.passwords import (
+    Authenticator,
+    PasswordFile,
+    PasswordHash,
+    credentials_of,
+    hash_password,
+    load,
+    set_password,
+)
 
 # The cheapest of each kind, so that the suite does not spend its time on them.
 BCRYPT = bcrypt.hashpw(b"secret", bcrypt.gensalt(rounds=4)).decode()
@@ -65,7 +74,7 @@ def test_hashes_made_here_are_accepted_here(tmp_path: Path, kind: passwords.Hash
 )
 def test_what_are_no_credentials_is_turned_away_at_once(tmp_path: Path, authorization: bytes | None) -> None:
     authenticator = loaded(tmp_path, f"ann:{BCRYPT}\n")
-    assert authenticator.check_cached(authorization) is False
+    assert credentials_of(authorization) is None
     assert authenticator.verify(authorization) is False
 
 
@@ -77,60 +86,85 @@ def test_the_scheme_is_case_insensitive(tmp_path: Path) -> None:
 
 @given(authorization=st.one_of(st.binary(), st.binary().map(basic), st.binary().map(lambda sent: b"Basic " + sent)))
 def test_no_header_makes_it_raise(authorization: bytes) -> None:
-    authenticator = Authenticator({b"ann": lambda password: False})
+    authenticator = Authenticator({b"ann": PasswordHash(b"", (), lambda password: False)})
     assert authenticator.verify(authorization) is False
 
 
-def counting(answers: dict[bytes, bytes]) -> tuple[Authenticator, list[bytes]]:
-    """An authenticator whose slow verifications are noted."""
-    asked: list[bytes] = []
+class Hashes:
+    """Hashes that note who was asked for: (cost, password)."""
 
-    def verifier(user: bytes, right: bytes) -> passwords._Verify:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+
+    def make(self, cost: str, right: bytes) -> PasswordHash:
         def verify(password: bytes) -> bool:
-            asked.append(user)
+            self.asked.append((cost, password))
             return password == right
 
-        return verify
-
-    return Authenticator({user: verifier(user, right) for user, right in answers.items()}), asked
+        return PasswordHash(b"hash of " + right, (cost,), verify)
 
 
-def test_a_verified_password_is_not_verified_again() -> None:
-    authenticator, asked = counting({b"ann": b"1", b"bob": b"2"})
-    assert authenticator.check_cached(basic(b"bob:2")) is None
-    assert authenticator.verify(basic(b"bob:2"))
-    assert authenticator.check_cached(basic(b"bob:2")) is True
-    assert authenticator.check_cached(basic(b"bob:2", b"BASIC")) is True
-    assert authenticator.verify(basic(b"bob:2"))
-    assert asked == [b"bob"]
+@pytest.mark.parametrize("credentials", [b"ann:x", b"bob:x", b"eve:x", b"nobody:x", b":x", b"ann :x"])
+def test_a_refusal_costs_the_same_whoever_is_named(credentials: bytes) -> None:
+    """One verification of each cost that the file holds: its time tells neither that a name is there nor its kind."""
+    hashes = Hashes()
+    cheap, dear = hashes.make("cheap", b"1"), hashes.make("dear", b"2")
+    authenticator = Authenticator({b"ann": cheap, b"bob": dear, b"carl": dear, b"eve": hashes.make("cheap", b"3")})
+    assert not authenticator.verify(basic(credentials))
+    assert sorted(hashes.asked) == [("cheap", b"x"), ("dear", b"x")]
 
 
-def test_a_wrong_password_is_verified_each_time_and_never_remembered() -> None:
-    authenticator, asked = counting({b"ann": b"1"})
-    for attempt in range(50):
-        assert not authenticator.verify(basic(b"ann:wrong%d" % attempt))
-    assert authenticator.check_cached(basic(b"ann:wrong1")) is None
-    assert len(asked) == 50
-    assert authenticator._verified == set()
+def test_another_users_password_opens_for_nobody_else() -> None:
+    hashes = Hashes()
+    authenticator = Authenticator({b"ann": hashes.make("cheap", b"1"), b"bob": hashes.make("dear", b"2")})
+    for wrong in (b"ann:2", b"bob:1", b"nobody:1", b"nobody:2"):
+        assert not authenticator.verify(basic(wrong)), wrong
+    hashes.asked.clear()
+    assert authenticator.verify(basic(b"ann:1"))
+    assert hashes.asked == [("cheap", b"1")], "who comes in waits for one verification"
 
 
-def test_an_unknown_user_costs_a_verification_too_and_stays_outside() -> None:
-    authenticator, asked = counting({b"ann": b"1"})
-    assert not authenticator.verify(basic(b"nobody:1")), "ann's password does not open for others"
-    assert asked == [b"ann"]
-    assert authenticator.check_cached(basic(b"nobody:1")) is None
+def test_hashes_that_take_equally_long_have_one_cost(tmp_path: Path) -> None:
+    lines = {
+        "bcrypt 4": (BCRYPT, bcrypt.hashpw(b"other", bcrypt.gensalt(rounds=4)).decode()),
+        "bcrypt 5": (bcrypt.hashpw(b"secret", bcrypt.gensalt(rounds=5)).decode(),),
+        "argon2": (ARGON2, PasswordHasher(time_cost=1, memory_cost=8, parallelism=1, salt_len=24).hash("other")),
+        "argon2 twice": (PasswordHasher(time_cost=2, memory_cost=8, parallelism=1).hash("secret"),),
+    }
+    costs: list[tuple[object, ...]] = []
+    for same in lines.values():
+        found = {loaded(tmp_path, f"ann:{hashed}\n")._hashes[b"ann"].cost for hashed in same}
+        assert len(found) == 1
+        costs += found
+    assert len(set(costs)) == len(lines)
 
 
-def test_what_is_remembered_and_shown_holds_no_password() -> None:
-    authenticator, _ = counting({b"ann": b"topsecret"})
-    authenticator.verify(basic(b"ann:topsecret"))
-    (digest,) = authenticator._verified
-    assert len(digest) == 32
-    assert b"topsecret" not in digest
-    assert "topsecret" not in repr(authenticator)
-    other, _ = counting({b"ann": b"topsecret"})
-    other.verify(basic(b"ann:topsecret"))
-    assert other._verified != authenticator._verified, "each process has a secret of its own"
+def test_a_password_longer_than_bcrypt_reads_is_refused_and_costs_as_much_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = b"x" * 72
+    authenticator = loaded(tmp_path, f"ann:{bcrypt.hashpw(longest, bcrypt.gensalt(rounds=4)).decode()}\n")
+    assert authenticator.verify(basic(b"ann:" + longest))
+    verified: list[bytes] = []
+    checkpw = bcrypt.checkpw
+
+    def noting(word: bytes, hashed: bytes) -> bool:
+        verified.append(word)
+        return checkpw(word, hashed)
+
+    monkeypatch.setattr(bcrypt, "checkpw", noting)
+    for extra in (b"x", b"y", b"x" * 100):
+        assert not authenticator.verify(basic(b"ann:" + longest + extra))
+    assert verified == [longest] * 3
+
+
+def test_nothing_that_is_shown_holds_a_password_or_a_hash(tmp_path: Path) -> None:
+    authenticator = loaded(tmp_path, f"ann:{BCRYPT}\n")
+    credentials = credentials_of(basic(b"ann:topsecret"))
+    assert credentials is not None
+    shown = f"{authenticator!r} {authenticator._hashes!r} {credentials!r}"
+    assert "topsecret" not in shown
+    assert BCRYPT not in shown
 
 
 # Files
@@ -207,3 +241,60 @@ def test_a_folder_that_cannot_be_written_is_an_error_for_people(tmp_path: Path) 
 def test_a_password_that_would_be_cut_or_never_match_is_refused(password: str, kind: passwords.HashKind) -> None:
     with pytest.raises(ConfigurationError, match="1 to"):
         hash_password(password, kind)
+
+
+# Read again
+
+
+def written(file: Path, text: str) -> Path:
+    """In place of what was there, as an editor or a deployment does it."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    return new.rename(file)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return written(tmp_path / "htpasswd", f"ann:{BCRYPT}\n")
+
+
+def test_a_file_that_changed_is_noticed_and_read_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    passwords_of = PasswordFile(file)
+    assert not passwords_of.changed()
+    written(file, f"bob:{BCRYPT}\n")
+    assert passwords_of.changed()
+    with caplog.at_level(logging.INFO):
+        assert passwords_of.reload()
+    assert not passwords_of.changed()
+    assert passwords_of.authenticator.verify(basic(b"bob:secret"))
+    assert not passwords_of.authenticator.verify(basic(b"ann:secret"))
+    assert caplog.messages == ["passwords read again"]
+
+
+def test_a_mistake_in_the_file_keeps_all_of_the_old_one_and_is_said_once(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    passwords_of = PasswordFile(file)
+    written(file, f"bob:{BCRYPT}\ncarl:plain\n")
+    assert passwords_of.changed()
+    assert not passwords_of.reload()
+    assert not passwords_of.changed(), "the same mistake is not read every five seconds"
+    assert passwords_of.authenticator.verify(basic(b"ann:secret"))
+    assert not passwords_of.authenticator.verify(basic(b"bob:secret"))
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage().startswith(f"the passwords stay as they were: {file}, line 2: ")
+
+
+def test_a_file_that_is_gone_has_not_changed_but_cannot_be_read_again(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    passwords_of = PasswordFile(file, user="nobody")
+    file.unlink()
+    assert not passwords_of.changed()
+    assert not passwords_of.reload()
+    assert passwords_of.authenticator.verify(basic(b"ann:secret"))
+    assert "--user nobody has to be able to read the file" in caplog.messages[0]
+    caplog.clear()
+    passwords_of.warn_if_unreadable()
+    assert f"user nobody cannot read {file}" in caplog.messages[0]

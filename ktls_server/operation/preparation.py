@@ -10,23 +10,28 @@ import contextlib
 import logging
 import resource
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from .. import passwords
 from ..errors import ConfigurationError, SystemRefusal
 from ..files.site import Site, SiteOptions
 from ..kernel.probe import KernelTls, probe
 from ..net import listening
+from ..passwords import PasswordFile
 from ..settings import BoundServer, Settings
 from . import privileges, systemd
+from .client_counts import ClientCounts
 from .reloading import Certificates
 from .scoreboard import Scoreboard
 
 _log = logging.getLogger(__name__)
 
 SPARE_DESCRIPTORS: Final = 64
-"""What a process opens beside its connections, and the files that it is sending at one time."""
+"""What a process opens beside its connections: listeners, logs, the folder that it serves, files that it looks at."""
+
+DESCRIPTORS_OF_A_CONNECTION: Final = 2
+"""The socket, and the file that is being sent on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,14 @@ class Prepared:
     redirect_listeners: list[socket.socket]
     metrics_listeners: list[socket.socket]
     certificates: Certificates
-    authenticator: passwords.Authenticator | None
+    passwords: PasswordFile | None
     scoreboard: Scoreboard | None
+    client_counts: ClientCounts
+
+    @property
+    def authenticator(self) -> Callable[[bytes | None], bool] | None:
+        """Lets nobody in where there is a password file: `PasswordGate` is who has to be asked."""
+        return None if self.passwords is None else lambda _authorization: False
 
     def bound(self) -> BoundServer:
         """Where it listens and who encrypts, for people."""
@@ -67,15 +78,25 @@ def prepare(settings: Settings) -> Prepared:
         privileges.find(settings.user)
     _raise_descriptor_limit(settings)
     certificates = Certificates(settings)
-    authenticator = passwords.load(settings.auth_file) if settings.auth_file is not None else None
+    passwords = PasswordFile(settings.auth_file, settings.user) if settings.auth_file is not None else None
     listeners, redirect_listeners, metrics_listeners = _bind(settings)
     scoreboard = Scoreboard(settings.workers) if metrics_listeners else None
     if settings.user is not None:
         privileges.drop(settings.user)
         certificates.warn_of_unreadable()
-    open_site(settings, None).close()
+        if passwords is not None:
+            passwords.warn_if_unreadable()
+    open_site(settings).close()
     return Prepared(
-        settings, kernel, listeners, redirect_listeners, metrics_listeners, certificates, authenticator, scoreboard
+        settings,
+        kernel,
+        listeners,
+        redirect_listeners,
+        metrics_listeners,
+        certificates,
+        passwords,
+        scoreboard,
+        ClientCounts(settings.workers),
     )
 
 
@@ -108,15 +129,22 @@ def _raise_descriptor_limit(settings: Settings) -> None:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit < settings.max_connections + SPARE_DESCRIPTORS:
+    if limit == resource.RLIM_INFINITY:
+        return
+    fitting = max(0, limit - SPARE_DESCRIPTORS) // DESCRIPTORS_OF_A_CONNECTION
+    if fitting < settings.max_connections:
         _log.warning(
-            "the limit of %d open files is less than --max-connections %d needs; raise LimitNOFILE= or ulimit -n",
+            "the limit of %d open files is enough for %d downloads at one time, not for --max-connections %d;"
+            " raise LimitNOFILE= or ulimit -n to %d, or lower --max-connections to %d",
             limit,
+            fitting,
             settings.max_connections,
+            settings.max_connections * DESCRIPTORS_OF_A_CONNECTION + SPARE_DESCRIPTORS,
+            max(1, fitting),
         )
 
 
-def open_site(settings: Settings, authenticator: passwords.Authenticator | None) -> Site:
+def open_site(settings: Settings, authenticator: Callable[[bytes | None], bool] | None = None) -> Site:
     """The folder that is served. Raises ConfigurationError where it cannot be opened."""
     options = SiteOptions(
         root=settings.directory,
@@ -130,9 +158,23 @@ def open_site(settings: Settings, authenticator: passwords.Authenticator | None)
         csp=settings.csp,
         cors=settings.cors,
         precompressed=settings.precompressed,
-        authenticator=None if authenticator is None else lambda value: authenticator.check_cached(value) is True,
+        authenticator=authenticator,
     )
     try:
         return Site(options)
     except OSError as error:
         raise ConfigurationError(f"directory: {str(settings.directory)!r}: {error.strerror}") from None
+
+
+def reopen_site(settings: Settings, site: Site) -> Site:
+    """The folder that the path leads to now: a deployment may have changed the link that it is.
+
+    Closes `site`; where the path leads to no folder that can be opened, says so and goes on with `site`.
+    """
+    try:
+        reopened = open_site(settings)
+    except ConfigurationError as error:
+        _log.error("the served folder stays as it was: %s", error)
+        return site
+    site.close()
+    return reopened
