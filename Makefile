@@ -15,7 +15,7 @@ PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve certs venv check format test test-native test-ktls bench bench-peers bench-instructions docker-test soak fuzz clean test-kernels test-large test-debian-13
+.PHONY: help serve certs venv check format test test-native test-ktls bench bench-peers bench-instructions docker-test soak fuzz clean test-kernels test-large test-debian-13 dist
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -115,6 +115,23 @@ soak: .venv/development.stamp ## five minutes with 1000 idle and 100 busy connec
 
 test-kernels: .venv/development.stamp ## what works on which kernel, as a table: Linux 6.1 and 7.x (about 7 minutes): LANES="uml qemu-7"
 	.venv/bin/python -m tests.kernels.matrix $(LANES)
+
+# What is built is what users get: checked, then run in an environment that has nothing else.
+dist: .cache/release-venv/release.stamp ## the source archive and the wheel in dist/, checked and tried
+	@rm -rf dist .cache/wheel-venv
+	@.cache/release-venv/bin/python -m build
+	@.cache/release-venv/bin/twine check --strict dist/*
+	@.cache/release-venv/bin/check-wheel-contents dist/*.whl
+	@.venv/bin/python -m venv .cache/wheel-venv
+	@.cache/wheel-venv/$(PIP_INSTALL) dist/*.whl
+	@.cache/wheel-venv/bin/ktls-server --version
+	@.cache/wheel-venv/bin/ktls-server serve --help >/dev/null
+
+.cache/release-venv/release.stamp: pyproject.toml | .venv/bin/python
+	@echo "installing what builds and checks packages into .cache/release-venv"
+	@.venv/bin/python -m venv .cache/release-venv
+	@.cache/release-venv/$(PIP_INSTALL) build check-wheel-contents twine
+	@touch $@
 
 clean: ## remove what was made here, downloaded kernels too, but no certificates
 	rm -rf .venv .venv-3.* .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

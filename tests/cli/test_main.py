@@ -209,7 +209,7 @@ def test_a_background_job_still_ignores_ctrl_c() -> None:
 def test_nobody_is_told_to_install_a_name_from_pypi_that_is_not_ours_yet() -> None:
     """Whoever registers it would get the installs. Advise `pip install .`, or the library that is missing."""
     top = Path(__file__).parents[2]
-    advice = re.compile(r"(?:pip|pipx|uv|uvx)\b[^\n`]*?\s['\"]?ktls[-_]server(?![/.\w-])")
+    advice = re.compile(r"(?:pip|pipx|uv|uvx)\b[^\n`]*?\s['\"]?ktls[-_]server(?![/.\w-])|pypi\.org/project/ktls")
     files = [
         path
         for folder in ("ktls_server", "docs", "deploy", "docker", ".")
