@@ -85,6 +85,7 @@ class TlsConnection:
     def abort(self) -> None:
         """Close the socket at once."""
         self._channel.close()
+        self._transport.writer.close()
 
 
 class TlsAcceptor:

@@ -31,6 +31,7 @@ from .exchange import HttpVersion, Life, Service, Stage
 from .net.channel import Channel
 from .net.deadlines import Watched
 from .transport.interface import Transport
+from .transport.writer import Writer
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Connection(Life):
 
     __slots__ = (
         *("_acknowledged", "_begin", "_channel", "_ending", "_posts", "_released", "_reprieved", "_response_began"),
-        *("_task", "address"),
+        *("_task", "_writer", "address"),
     )
 
     def __init__(
@@ -71,6 +72,7 @@ class Connection(Life):
         self._task: asyncio.Task[None] | None = None
         self._ending = self._reprieved = self._released = False
         self._posts: Posts | None = None
+        self._writer: Writer | None = None
         self._acknowledged = 0
         self._response_began = 0.0
         self.address = address
@@ -104,7 +106,8 @@ class Connection(Life):
         except HandshakeFailed:
             await self._linger()  # so that the alert is read before the connection goes
             raise
-        transport.writer.watch(self._on_blocked)
+        self._writer = transport.writer
+        self._writer.watch(self._on_blocked)
         self.enter(Stage.IDLE)
         try:
             await protocol.converse(self, transport)
@@ -143,6 +146,8 @@ class Connection(Life):
             self.service.stages[self.stage].remove(self)
             self._on_blocked(False)
             self._channel.close()
+            if self._writer is not None:
+                self._writer.close()
 
     # Time limits
 

@@ -14,8 +14,9 @@ a `Sealer`, and what the other half has to say to the peer (the answer to a KeyU
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..net.channel import Channel
 
@@ -63,11 +64,28 @@ class Sealer(Protocol):
         Raises FileChanged where the file has become shorter than that, FileUnreadable where it cannot be read.
         """
 
+    async def send_frames(self, frames: Sequence[Frame], fd: int, offset: int) -> int:
+        """Send a prefix of `frames`, at least one, whose payloads lie one behind the other in a file from `offset`.
+
+        Returns how many. A frame that has begun is completed whatever happens to the file: where the file has become
+        shorter, or cannot be read, zeros take the place of its bytes and FrameSpoilt is raised, after the frame.
+        """
+
     def control(self, content_type: int, content: bytes) -> int:
         """Take bytes of a record of another type than application data; fewer than all, or 0, where there is no room."""
 
     def update(self) -> None:
         """Go on to the next generation of the key, right after a KeyUpdate was sent (RFC 8446 section 7.2)."""
+
+    def close(self) -> None:
+        """Give back what is held for this connection: nothing will be sent any more."""
+
+
+class Frame(NamedTuple):
+    """A header in memory, and how many bytes of a file follow it."""
+
+    header: bytes
+    payload_bytes: int
 
 
 @dataclass(slots=True)

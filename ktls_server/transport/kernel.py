@@ -7,37 +7,47 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..errors import ConnectionLost, KernelTlsUnavailable
+from ..errors import ConnectionLost, FileChanged, FileUnreadable, FrameSpoilt, KernelTlsUnavailable
 from ..handshake.records import MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
 from ..kernel import sockets
 from ..kernel.crypto_info import pack
 from ..keys.schedule import RecordKey
-from ..net.channel import Channel
+from ..net.channel import YIELD, Channel
+from ..net.pipes import Pipe, Pipes
+from .interface import Frame
 from .reading import BAD_RECORD_MAC, END_OF_STREAM, PROTOCOL_VERSION, RECORD_OVERFLOW, RecordRefused
 from .userspace import UserspaceOpener
 
 _log = logging.getLogger(__name__)
 
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_PIPED_FRAME_BYTES: Final = 64 * 1024
+"""Frames up to this size go through a pipe, several for each call. Larger ones cost little by themselves."""
+_ZEROS_BYTES: Final = 64 * 1024
+
 
 class KernelSealer:
     """`Sealer` over a socket that the kernel encrypts on."""
 
-    __slots__ = ("_channel", "_secret", "_send", "_suite", "can_update")
+    __slots__ = ("_channel", "_pipe", "_pipes", "_secret", "_send", "_suite", "can_update")
 
     path = "kernel"
 
-    def __init__(self, channel: Channel, session: Session, *, can_rekey: bool) -> None:
+    def __init__(self, channel: Channel, session: Session, pipes: Pipes, *, can_rekey: bool) -> None:
         """Install the key. Raises KernelTlsUnavailable, and the socket then goes on sending what it is given.
 
         All that userspace has encrypted is out already: from now on whatever is written gets encrypted.
         """
         assert session.suite is not None
         self._channel = channel
+        self._pipes = pipes
+        self._pipe: Pipe | None = None
         self._send = channel.sock.send
         self._suite = session.suite
         self._secret = session.server_secret()
@@ -50,6 +60,8 @@ class KernelSealer:
             sockets.install_transmit(channel.sock, info)
 
     def write(self, data: bytes, *, more: bool) -> int:
+        if self._pipe is not None and not self.flush():
+            return 0
         while True:
             try:
                 sent = self._send(data, socket.MSG_MORE if more else 0)
@@ -63,7 +75,79 @@ class KernelSealer:
                 return sent
 
     def flush(self) -> bool:
+        """What was put into the pipe goes on its way."""
+        pipe = self._pipe
+        if pipe is None:
+            return True
+        channel = self._channel
+        while pipe.held:
+            try:
+                moved = os.splice(pipe.read_fd, channel.fd, pipe.held, flags=os.SPLICE_F_NONBLOCK)
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                if _is_about_receiving(error):
+                    continue
+                self.close()
+                raise ConnectionLost("the connection broke while sending a file") from error
+            pipe.held -= moved
+            channel.sent += moved
+            # After a RST, Linux 6.1 says EPIPE once and then takes bytes again.
+            if not moved or (pipe.held and channel.is_broken()):
+                self.close()
+                raise ConnectionLost("the connection broke while sending a file")
+        self._pipe = None
+        self._pipes.give_back(pipe)
         return True
+
+    def close(self) -> None:
+        """Close the pipe that holds bytes of this connection, if there is one."""
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            self._pipes.give_back(pipe)
+
+    async def send_frames(self, frames: Sequence[Frame], fd: int, offset: int) -> int:
+        channel = self._channel
+        while not self.flush():
+            await channel.writable()
+        header, size = frames[0]
+        if size > _PIPED_FRAME_BYTES:
+            return await self._send_large_frame(header, size, fd, offset)
+        try:
+            pipe = self._pipe = self._pipes.take()
+        except OSError:
+            return await self._send_large_frame(header, size, fd, offset)
+        sent, spoilt = _fill(pipe, frames, fd, offset)
+        if not sent:
+            self.close()
+            return await self._send_large_frame(header, size, fd, offset)
+        self.flush()
+        if spoilt is not None:
+            raise spoilt
+        return sent
+
+    async def _send_large_frame(self, header: bytes, size: int, fd: int, offset: int) -> int:
+        """One frame, without a pipe: its header shares a record with what follows."""
+        channel = self._channel
+        taken = 0
+        while taken < len(header):
+            taken += self.write(header[taken:], more=bool(size))
+            if taken < len(header):
+                await channel.writable()
+        done = 0
+        try:
+            while done < size:
+                done += await self.send_file(fd, offset + done, size - done)
+                if done < size:
+                    await YIELD
+        except (FileChanged, FileUnreadable) as error:
+            while done < size:
+                taken = self.write(bytes(min(size - done, _ZEROS_BYTES)), more=False)
+                done += taken
+                if not taken:
+                    await channel.writable()
+            raise FrameSpoilt(1, error.errno if isinstance(error, FileUnreadable) else 0) from error
+        return 1
 
     async def send_file(self, fd: int, offset: int, count: int) -> int:
         channel = self._channel
@@ -79,6 +163,8 @@ class KernelSealer:
             return sent
 
     def control(self, content_type: int, content: bytes) -> int:
+        if self._pipe is not None and not self.flush():
+            return 0
         try:
             return sockets.send_control(self._channel.sock, content_type, content)
         except (BlockingIOError, InterruptedError):
@@ -89,6 +175,35 @@ class KernelSealer:
     def update(self) -> None:
         assert self._secret is not None
         _change_key(sockets.install_transmit, self._channel.sock, pack(self._suite, self._secret.advance(), 0))
+
+
+def _fill(pipe: Pipe, frames: Sequence[Frame], fd: int, offset: int) -> tuple[int, FrameSpoilt | None]:
+    """Put as many whole frames as fit into an empty pipe; returns how many, and what happened to the last one's file."""
+    free = pipe.slots
+    sent = 0
+    for header, size in frames:
+        # A header takes a buffer of its own, and a file's bytes one for each page that they touch.
+        free -= 2 + (size + _PAGE_BYTES - 1) // _PAGE_BYTES
+        if free < 0:
+            break
+        pipe.held += os.write(pipe.write_fd, header)
+        done, code = 0, 0
+        while done < size:
+            try:
+                moved = os.splice(fd, pipe.write_fd, size - done, offset_src=offset + done)
+            except OSError as error:
+                code = error.errno or 0
+                break
+            if not moved:
+                break
+            done += moved
+        pipe.held += done
+        offset += done
+        sent += 1
+        if done < size:
+            pipe.held += os.write(pipe.write_fd, bytes(size - done))
+            return sent, FrameSpoilt(sent, code)
+    return sent, None
 
 
 def _require_payload_limit(sock: socket.socket, info: bytes, size: int) -> None:

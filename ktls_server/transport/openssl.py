@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+from collections.abc import Sequence
 from typing import Final
 
-from ..errors import ConnectionLost, FileChanged, FileUnreadable
+from ..errors import ConnectionLost, FileChanged, FileUnreadable, FrameSpoilt
 from ..handshake.records import CLOSE_NOTIFY, MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
-from ..net.channel import Channel
+from ..net.channel import YIELD, Channel
+from .interface import Frame
 from .reading import MAX_SILENT_BYTES
 from .userspace import Buffers
 from .writer import Writer
@@ -76,6 +78,23 @@ class OpenSslSealer:
         self._write_record(held + data)
         return len(data)
 
+    async def send_frames(self, frames: Sequence[Frame], fd: int, offset: int) -> int:
+        header, size = frames[0]
+        self._held += header
+        done = 0
+        try:
+            while done < size:
+                done += await self.send_file(fd, offset + done, size - done)
+                if done < size:
+                    await YIELD
+        except (FileChanged, FileUnreadable) as error:
+            while done < size:
+                done += self.write(bytes(min(size - done, MAX_PLAINTEXT_BYTES)), more=False)
+                while not self.flush():
+                    await self._channel.writable()
+            raise FrameSpoilt(1, error.errno if isinstance(error, FileUnreadable) else 0) from error
+        return 1
+
     def control(self, content_type: int, content: bytes) -> int:
         """OpenSSL has written its own alerts already; close_notify is asked for here."""
         if content == CLOSE_NOTIFY:
@@ -89,6 +108,9 @@ class OpenSslSealer:
 
     def update(self) -> None:
         raise AssertionError("OpenSSL changes its own keys")
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class OpenSslReader:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Sequence
 
 from ..net.channel import Channel
-from .interface import Transport
+from .interface import Frame, Transport
 from .writer import Writer
 
 _RECEIVE_BYTES = 16384
@@ -30,11 +31,17 @@ class PlainSealer:
     def flush(self) -> bool:
         return True
 
+    async def send_frames(self, frames: Sequence[Frame], fd: int, offset: int) -> int:
+        raise AssertionError("HTTP/2 goes over TLS only")
+
     def control(self, content_type: int, content: bytes) -> int:
         return len(content)
 
     def update(self) -> None:
         raise AssertionError("there is no key")
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class PlainReader:

@@ -11,15 +11,18 @@ Records are sealed here and not by `SSLObject.write`, whose way through a memory
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Final
 
-from ..errors import BadRecordMac, FileChanged, FileUnreadable
+from ..errors import BadRecordMac, FileChanged, FileUnreadable, FrameSpoilt
 from ..handshake.records import APPLICATION_DATA, HEADER_BYTES, MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
 from ..keys.record_cipher import MAX_SEALED_BYTES, RecordOpener, RecordSealer
 from ..keys.schedule import RecordKey
 from ..keys.suites import TLS_1_3, CipherSuite
-from ..net.channel import Channel
+from ..net.channel import YIELD, Channel
+from ..net.pipes import Pipes
+from .interface import Frame
 from .reading import (
     BAD_RECORD_MAC,
     END_OF_STREAM,
@@ -51,13 +54,14 @@ _DATA_HEADER: Final = bytes((APPLICATION_DATA, 3, 3))
 class Buffers:
     """The memory that all connections of one event loop share. Two loops in two threads need one each."""
 
-    __slots__ = ("incoming", "sealed", "slots", "staging")
+    __slots__ = ("incoming", "pipes", "sealed", "slots", "staging")
 
     def __init__(self) -> None:
         self.staging = memoryview(bytearray(RECORDS_AT_ONCE * _SLOT_BYTES))
         self.slots = [self.staging[start : start + _SLOT_BYTES] for start in range(0, len(self.staging), _SLOT_BYTES)]
         self.sealed = memoryview(bytearray(RECORDS_AT_ONCE * MAX_SEALED_BYTES))
         self.incoming = memoryview(bytearray(_RECEIVE_BYTES))
+        self.pipes = Pipes()
 
 
 class UserspaceSealer:
@@ -136,6 +140,79 @@ class UserspaceSealer:
         self._seal_staged(held + read)
         return read
 
+    async def send_frames(self, frames: Sequence[Frame], fd: int, offset: int) -> int:
+        channel = self._channel
+        while not channel.flush():
+            await channel.writable()
+        # One frame begins where the last one ends, records or not: what fits into the staging buffer goes at once.
+        staged = len(self._held)
+        room = RECORDS_AT_ONCE * self._record_bytes
+        sent = 0
+        payloads: list[memoryview] = []
+        self._stage(self._held, 0)
+        self._held = b""
+        wanted = 0
+        for header, size in frames:
+            end = staged + len(header) + size
+            if end > room and sent:
+                break
+            if end > room:
+                return await self._send_frame_in_parts(header, size, fd, offset, staged)
+            self._stage(header, staged)
+            payloads += self._views(staged + len(header), end)
+            staged = end
+            wanted += size
+            sent += 1
+        read, code = _read_into(fd, payloads, offset, wanted)
+        if read < wanted:
+            staged, sent = self._spoil(frames[:sent], payloads, staged - sum(map(_frame_bytes, frames[:sent])), read)
+        self._seal_staged(staged)
+        if read < wanted:
+            raise FrameSpoilt(sent, code)
+        return sent
+
+    async def _send_frame_in_parts(self, header: bytes, size: int, fd: int, offset: int, staged: int) -> int:
+        """One frame that is larger than the staging buffer."""
+        self._held = bytes(self._buffers.staging[:staged]) + header if staged else header
+        done = 0
+        try:
+            while done < size:
+                done += await self.send_file(fd, offset + done, size - done)
+                if done < size:
+                    await YIELD
+        except (FileChanged, FileUnreadable) as error:
+            missing = size - done
+            while missing:
+                taken = self.write(bytes(min(missing, STAGING_BYTES)), more=False)
+                missing -= taken
+                while missing and not self.flush():
+                    await self._channel.writable()
+            raise FrameSpoilt(1, error.errno if isinstance(error, FileUnreadable) else 0) from error
+        return 1
+
+    def _stage(self, data: bytes, start: int) -> None:
+        for view in self._views(start, start + len(data)):
+            view[:] = data[: len(view)]
+            data = data[len(view) :]
+
+    def _spoil(self, frames: Sequence[Frame], payloads: list[memoryview], held: int, read: int) -> tuple[int, int]:
+        """Of frames whose file ended after `read` bytes of payload, keep those up to the first that is not complete.
+
+        The rest of that one becomes zeros. Returns the staged bytes that are kept, and the number of frames.
+        """
+        staged, left = held, read
+        for number, (header, size) in enumerate(frames, 1):
+            staged += len(header) + size
+            if left < size:
+                position = 0
+                for view in payloads:
+                    if position + len(view) > read:
+                        view[max(read - position, 0) :] = bytes(len(view) - max(read - position, 0))
+                    position += len(view)
+                return staged, number
+            left -= size
+        raise AssertionError("a frame was to be spoilt")
+
     def _seal_staged(self, size: int) -> None:
         """Seal and send the first `size` bytes of the staging buffer."""
         sealer, sealed, record_bytes = self._sealer, self._buffers.sealed, self._record_bytes
@@ -167,6 +244,9 @@ class UserspaceSealer:
     def update(self) -> None:
         assert self._secret is not None
         self._sealer = RecordSealer(self._suite, self._secret.advance(), 0)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class UserspaceOpener:
@@ -268,6 +348,36 @@ class UserspaceOpener:
     def update(self, key: RecordKey) -> None:
         self.key = key
         self._opener = RecordOpener(self._suite, key, 0)
+
+
+def _frame_bytes(frame: Frame) -> int:
+    return len(frame.header) + frame.payload_bytes
+
+
+def _read_into(fd: int, views: list[memoryview], offset: int, wanted: int) -> tuple[int, int]:
+    """Fill the views from a file: how many bytes there were, and the errno that ended it early (0: the file's end)."""
+    read = 0
+    try:
+        while read < wanted:
+            got = os.preadv(fd, _behind(views, read), offset + read)
+            if not got:
+                break
+            read += got
+    except OSError as error:
+        return read, error.errno or 0
+    return read, 0
+
+
+def _behind(views: list[memoryview], done: int) -> list[memoryview]:
+    """What is left of the views after their first `done` bytes."""
+    if not done:
+        return views
+    rest = []
+    for view in views:
+        if done < len(view):
+            rest.append(view[done:])
+        done = max(0, done - len(view))
+    return rest
 
 
 def _record_bytes(data_untrusted: bytes | memoryview) -> int:

@@ -19,13 +19,13 @@ connection takes no further response.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..errors import ConnectionLost
 from ..handshake.records import ALERT, CLOSE_NOTIFY, HANDSHAKE, KEY_UPDATE_NOT_REQUESTED, MAX_PLAINTEXT_BYTES
 from ..net.channel import YIELD, Channel
-from .interface import Sealer
+from .interface import Frame, Sealer
 
 EXHAUSTED: Final = -0.41
 """How far a response that has begun may exceed the record limit, as a fraction of the limit: the AEAD's own limit lies
@@ -162,6 +162,29 @@ class Writer:
         finally:
             self._stop_sending()
 
+    async def send_frames(self, frames: Sequence[Frame], fd: int, offset: int) -> int:
+        """Send a prefix of `frames`, at least one, whose payloads lie one behind the other in a file from `offset`.
+
+        Returns how many, once the kernel has them. Raises FrameSpoilt, after the frame in question is complete.
+        """
+        sealer, channel = self._sealer, self._channel
+        self._sending = True
+        try:
+            while (self._posted or self._spend(0)) and not self._send_posted():
+                await channel.writable()
+            if self.ended:
+                raise ConnectionLost("a fatal alert has been sent")
+            sent = 1
+            try:
+                sent = await sealer.send_frames(frames, fd, offset)
+                return sent
+            finally:
+                self._records_left -= sum(2 + payload // MAX_PLAINTEXT_BYTES for _, payload in frames[:sent])
+                while not channel.closed and not sealer.flush():
+                    await channel.writable()
+        finally:
+            self._stop_sending()
+
     def _stop_sending(self) -> None:
         self._sending = False
         if self._posted or self._blocked:
@@ -225,6 +248,11 @@ class Writer:
                 await self._channel.writable()
         finally:
             self._stop_sending()
+
+    def close(self) -> None:
+        """Give back what the sealer holds for this connection, once nothing will be sent any more."""
+        self._failed = True
+        self._sealer.close()
 
     def _post(self) -> None:
         self._posted = True
