@@ -153,8 +153,7 @@ def test_toml_values_have_their_own_types(tmp_path: Path) -> None:
 
 def test_relative_paths_in_a_file_start_at_the_files_folder(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
-    for name in ("cert.pem", "key.pem"):
-        (tmp_path / name).touch()
+    put(tmp_path / "cert.pem", CHAIN)
     settings = load_toml(tmp_path, 'directory = "site"\ncert = ["cert.pem"]\nkey = ["/dev/null"]\n')
     assert settings.directory == tmp_path / "site"
     assert settings.cert == (tmp_path / "cert.pem",)
@@ -372,7 +371,7 @@ def test_secrets_that_no_request_can_reach_are_left_alone(tmp_path: Path) -> Non
     assert load(Sources(given, {})).auth_file == hidden / "htpasswd"
     assert "anybody could download" in error_of({**given, "hidden_files": True})
     # A certificate without its key is public.
-    (tmp_path / "cert.pem").touch()
+    put(tmp_path / "cert.pem", CHAIN)
     load(Sources({"directory": str(tmp_path), "cert": (str(tmp_path / "cert.pem"),), "key": ("/dev/null",)}, {}))
 
 
@@ -434,6 +433,28 @@ def test_a_link_counts_as_what_it_leads_to(tmp_path: Path) -> None:
     put(site / ".hidden" / "key.pem", KEY)
     (site / "seen.pem").symlink_to(".hidden/key.pem")
     assert str(site / "seen.pem") in error_of({"directory": str(site)})
+
+
+@pytest.mark.parametrize(
+    ("content", "cure"), [(b"", ""), (b"garbage\n", ""), (b"\x30\x82\x01\x0a\xff", "openssl"), (KEY.encode(), "")]
+)
+@pytest.mark.parametrize("name", ["cert", "client_ca"])
+def test_a_file_without_a_certificate_is_named(tmp_path: Path, name: str, content: bytes, cure: str) -> None:
+    path = tmp_path / "my cert"
+    path.write_bytes(content)
+    message = error_of({name: (str(path),) if name == "cert" else str(path)})
+    assert f"'{path}' holds no certificate in PEM form" in message
+    assert (f"openssl x509 -inform der -in '{path}'" in message) is bool(cure)
+    assert "\n" not in message
+
+
+def test_a_file_without_a_key_is_named(tmp_path: Path) -> None:
+    cert, key = put(tmp_path / "cert.pem", CHAIN), put(tmp_path / "key.pem", CHAIN)
+    message = error_of({"cert": (str(cert),), "key": (str(key),)})
+    assert message.startswith("--key (command line): ")
+    assert f"'{key}' holds no private key in PEM form" in message
+    put(key, "-----BEGIN EC PARAMETERS-----\nBgg=\n-----END EC PARAMETERS-----\n" + KEY)
+    assert load(Sources({"cert": (str(cert),), "key": (str(key),)}, {})).key == (key,)
 
 
 def test_the_search_for_private_keys_is_bounded_and_begins_at_the_top(

@@ -22,7 +22,10 @@ MAX_KEY_BYTES: Final = 65_536
 """How much of a file is read: a key stands first, or behind a chain of certificates, which are 2 KiB each."""
 
 _KEY_NAME: Final = re.compile(r"(?i).*\.(?:pem|key|p8|pk8|ppk)|id_(?:rsa|dsa|ecdsa|ed25519)(?:_sk)?")
-_KEY_LINE: Final = re.compile(rb"(?m)^(?:-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----|PuTTY-User-Key-File-\d)")
+PEM_KEY: Final = rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----"
+"""How a private key begins (RFC 7468), of whatever type, encrypted or not."""
+
+_KEY_LINE: Final = re.compile(rb"(?m)^(?:%b|PuTTY-User-Key-File-\d)" % PEM_KEY)
 _WELL_KNOWN: Final = ".well-known"
 """The one name with a dot that is served (RFC 8615)."""
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .exposure import served_private_key, would_be_served
+from .exposure import PEM_KEY, served_private_key, would_be_served
 from .kinds import NotAccepted
 from .options import OPTIONS, Option, Settings
 
@@ -26,6 +27,15 @@ _KUBERNETES_NAME = re.compile(
     r"(?:\w+_)?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
 )
 _KUBERNETES_LINK = re.compile(r"(?:tcp|udp|sctp)://\S+:\d+")
+
+_CERTIFICATE_LINE = re.compile(rb"(?m)^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
+_KEY_LINE = re.compile(b"(?m)^" + PEM_KEY)
+_DER_SEQUENCE = b"\x30"
+_FROM_DER = {
+    "certificate": "; if it is in DER form: openssl x509 -inform der -in {path} -out cert.pem",
+    "private key": "; if it is in DER form: openssl pkey -inform der -in {path} -out key.pem",
+}
+
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
@@ -173,6 +183,7 @@ def _conflicts(settings: Settings, given: Set[str]) -> Iterator[tuple[str, str]]
             if path is not None and not os.access(path, os.R_OK):
                 yield name, f"{str(path)!r} {'cannot be read' if path.exists() else 'does not exist'}"
     yield from _exposed_secrets(settings)
+    yield from _files_of_another_kind(settings)
     ports = [("port", settings.port), ("http_port", settings.http_port), ("metrics_port", settings.metrics_port)]
     seen: dict[int, str] = {}
     for name, port in ports:
@@ -185,6 +196,26 @@ def _conflicts(settings: Settings, given: Set[str]) -> Iterator[tuple[str, str]]
 
         if not hasattr(ssl.SSLContext, "set_groups"):
             yield "groups", f"{settings.groups!r} names several groups, which needs Python 3.15; name one"
+
+
+def _files_of_another_kind(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Files for OpenSSL that hold nothing of what is looked for there: its own words for that are "[SSL] PEM lib"."""
+    for name, what, line in (
+        ("cert", "certificate", _CERTIFICATE_LINE),
+        ("key", "private key", _KEY_LINE),
+        ("client_ca", "certificate", _CERTIFICATE_LINE),
+    ):
+        value = getattr(settings, name)
+        for path in value if isinstance(value, tuple) else (value,):
+            # Only of files: what is read from a pipe is gone.
+            if path is None or not path.is_file():
+                continue
+            content = path.read_bytes()
+            if not line.search(content):
+                cure = (
+                    "" if not content.startswith(_DER_SEQUENCE) else _FROM_DER[what].format(path=shlex.quote(str(path)))
+                )
+                yield name, f"{str(path)!r} holds no {what} in PEM form, which is text and begins with -----BEGIN{cure}"
 
 
 def _exposed_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
