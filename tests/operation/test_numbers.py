@@ -157,7 +157,7 @@ def test_health_needs_an_event_loop_that_turned_lately(board: Scoreboard, monkey
 
 
 def test_the_error_log_has_times_but_not_in_the_journal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
@@ -165,13 +165,13 @@ def test_the_error_log_has_times_but_not_in_the_journal(
     errorlog.configure("warning")
     logging.getLogger("ktls_server.test").info("not worth it")
     logging.getLogger("ktls_server.test").warning("first\nsecond")
-    logged = capsys.readouterr().err
+    logged = capfd.readouterr().err
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING ", logged)
     assert logged.endswith(f" [{os.getpid()}] ktls_server.test: first\nsecond\n")
     monkeypatch.setattr(errorlog, "goes_to_journal", lambda: True)
     errorlog.configure("debug")
     logging.getLogger("ktls_server.test").warning("first\nsecond")
-    assert capsys.readouterr().err == "<4>ktls_server.test: first\n<4>second\n"
+    assert capfd.readouterr().err == "<4>ktls_server.test: first\n<4>second\n"
 
 
 def test_the_journal_is_known_by_its_device_and_inode(monkeypatch: pytest.MonkeyPatch) -> None:
