@@ -11,46 +11,16 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections import Counter
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from ..connection import Begin, Connection, Posts
 from ..exchange import Service, Stage
+from ..net.addresses import client_of
 from ..net.listener import Listener
+from .client_counts import ClientCounts
 
 SLOW_BYTES_PER_SECOND: Final = 8192
 """A download slower than this may have to make room when all places are taken: what a telephone modem took twice over."""
-
-
-class ClientCounts(Protocol):
-    """How many connections each client has."""
-
-    def add(self, client: str) -> None:
-        """One more."""
-
-    def remove(self, client: str) -> None:
-        """One less."""
-
-    def count(self, client: str) -> int:
-        """How many."""
-
-
-class OwnCounts:
-    """`ClientCounts` of this process alone."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-
-    def add(self, client: str) -> None:
-        self._counts[client] += 1
-
-    def remove(self, client: str) -> None:
-        self._counts[client] -= 1
-        if not self._counts[client]:
-            del self._counts[client]
-
-    def count(self, client: str) -> int:
-        return self._counts[client]
 
 
 class Connections:
@@ -62,12 +32,12 @@ class Connections:
         begin: Begin,
         listeners: list[socket.socket],
         loop: asyncio.AbstractEventLoop,
-        client_counts: ClientCounts | None = None,
+        client_counts: ClientCounts,
     ) -> None:
         self._service = service
         self._begin = begin
         self._loop = loop
-        self._client_counts = client_counts or OwnCounts()
+        self._client_counts = client_counts
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._evicted: set[Connection] = set()
         self._empty = asyncio.Event()
@@ -187,10 +157,3 @@ class Connections:
         """End every connection at once."""
         for connection in list(self._connections.values()):
             connection.abort()
-
-
-def client_of(address: str) -> str:
-    """Who counts as one client: an IPv4 address, or an IPv6 /56, which one customer may get whole (RFC 6177)."""
-    if ":" not in address:
-        return address
-    return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])[:7].hex()

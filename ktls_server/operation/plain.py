@@ -18,6 +18,7 @@ from ..exchange import Handler, Service
 from ..http1.conversation import Http1
 from ..semantics.messages import Response
 from ..settings import Settings
+from .client_counts import ClientCounts
 from .connections import Connections
 
 MAX_CONNECTIONS: Final = 256
@@ -58,7 +59,7 @@ def plain_connections(
         body_bytes=Counter(),
         access_log=None,
     )
-    return Connections(service, PlainBeginning(Http1()), listeners, loop)
+    return Connections(service, PlainBeginning(Http1()), listeners, loop, ClientCounts(workers=1))
 
 
 def text(status: int, body: bytes, content_type: bytes = b"text/plain; charset=utf-8") -> Response:

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import resource
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,11 +46,6 @@ class Prepared:
     passwords: PasswordFile | None
     scoreboard: Scoreboard | None
     client_counts: ClientCounts
-
-    @property
-    def authenticator(self) -> Callable[[bytes | None], bool] | None:
-        """Lets nobody in where there is a password file: `PasswordGate` is who has to be asked."""
-        return None if self.passwords is None else lambda _authorization: False
 
     def bound(self) -> BoundServer:
         """Where it listens and who encrypts, for people."""
@@ -133,7 +127,10 @@ def _raise_descriptor_limit(settings: Settings) -> None:
         return
     fitting = max(0, limit - SPARE_DESCRIPTORS) // DESCRIPTORS_OF_A_CONNECTION
     if fitting < settings.max_connections:
-        _log.warning(
+        # Most connections send no file at a given moment: the limit is low only where not even those fit.
+        level = logging.WARNING if limit < settings.max_connections + SPARE_DESCRIPTORS else logging.DEBUG
+        _log.log(
+            level,
             "the limit of %d open files is enough for %d downloads at one time, not for --max-connections %d;"
             " raise LimitNOFILE= or ulimit -n to %d, or lower --max-connections to %d",
             limit,
@@ -144,7 +141,7 @@ def _raise_descriptor_limit(settings: Settings) -> None:
         )
 
 
-def open_site(settings: Settings, authenticator: Callable[[bytes | None], bool] | None = None) -> Site:
+def open_site(settings: Settings) -> Site:
     """The folder that is served. Raises ConfigurationError where it cannot be opened."""
     options = SiteOptions(
         root=settings.directory,
@@ -158,7 +155,6 @@ def open_site(settings: Settings, authenticator: Callable[[bytes | None], bool] 
         csp=settings.csp,
         cors=settings.cors,
         precompressed=settings.precompressed,
-        authenticator=authenticator,
     )
     try:
         return Site(options)
@@ -169,12 +165,11 @@ def open_site(settings: Settings, authenticator: Callable[[bytes | None], bool] 
 def reopen_site(settings: Settings, site: Site) -> Site:
     """The folder that the path leads to now: a deployment may have changed the link that it is.
 
-    Closes `site`; where the path leads to no folder that can be opened, says so and goes on with `site`.
+    Where the path leads to no folder that can be opened, says so and goes on with `site`. Else the caller closes `site`, once
+    nobody uses it any more.
     """
     try:
-        reopened = open_site(settings)
+        return open_site(settings)
     except ConfigurationError as error:
         _log.error("the served folder stays as it was: %s", error)
         return site
-    site.close()
-    return reopened

@@ -14,11 +14,13 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from ..access import PasswordGate
 from ..accesslog import AccessLog
 from ..beginning import TlsBeginning
 from ..counters import Counters
 from ..errors import ConfigurationError
-from ..exchange import Handler, Service, Stage
+from ..exchange import HANDLER_SECONDS, Service, Stage
+from ..handlers import FilesHandler
 from ..http1.conversation import Http1
 from ..keys.keylog import KeyLog
 from ..net.listening import port_of
@@ -27,7 +29,7 @@ from . import systemd
 from .connections import Connections
 from .metrics import MetricsThread
 from .plain import plain_connections
-from .preparation import Prepared, open_site
+from .preparation import Prepared, open_site, reopen_site
 from .redirect import redirect
 
 _log = logging.getLogger(__name__)
@@ -63,11 +65,13 @@ class Worker:
         if settings.access_log != "off":
             access_log = AccessLog(settings.access_log, self._loop.call_later)
         counters = Counters() if prepared.scoreboard is None else prepared.scoreboard.enter(place)
-        self.site = open_site(settings, prepared.authenticator)
+        self._passwords = prepared.passwords
+        self._gate = None if self._passwords is None else PasswordGate(self._passwords)
+        self._files = FilesHandler(open_site(settings), self._gate)
         self.service = Service(
             settings=settings,
-            handler=self._handler(),
-            refuse=lambda status, explanation: self.site.error(status, explanation, close=True),
+            handler=self._files,
+            refuse=lambda status, explanation: self._files.site.error(status, explanation, close=True),
             counters=counters,
             responses=counters.responses,
             body_bytes=counters.body_bytes,
@@ -82,7 +86,8 @@ class Worker:
         begin = TlsBeginning(
             self._certificates.contexts.first, self._key_log, policy, counters, versions={"http/1.1": Http1()}
         )
-        self._connections = Connections(self.service, begin, prepared.listeners, self._loop)
+        prepared.client_counts.enter(place)
+        self._connections = Connections(self.service, begin, prepared.listeners, self._loop, prepared.client_counts)
         self._redirects = plain_connections(
             settings,
             lambda request, _client: redirect(request, redirect_port),
@@ -100,15 +105,12 @@ class Worker:
 
     def start(self) -> None:
         """Begin to accept."""
-        self._watch_certificates()
+        self._watch_files()
         self._connections.start()
         self._redirects.start()
         if self._metrics is not None:
             self._metrics.start()
         self._tick()
-
-    def _handler(self) -> Handler:
-        return lambda request, _client: self.site.respond(request)
 
     def _tick(self) -> None:
         self._tick_handle = self._loop.call_later(TICK_SECONDS, self._tick)
@@ -116,7 +118,7 @@ class Worker:
         self._redirects.check_deadlines()
         self._ticks += 1
         if self._ticks % CERTIFICATE_CHECK_TICKS == 0:
-            self._watch_certificates()
+            self._watch_files()
         self._publish()
 
     def _publish(self) -> None:
@@ -124,14 +126,27 @@ class Worker:
             stages = {stage.value: len(self.service.stages[stage]) for stage in Stage}
             self._scoreboard.write(self.service.counters, stages, self._connections.tasks)
 
-    def _watch_certificates(self) -> None:
+    def _watch_files(self) -> None:
+        """Read what was replaced: certificates, keys, passwords."""
         if self._certificates.changed():
-            self.reload()
+            self._reload_certificates()
+        if self._passwords is not None and self._passwords.changed():
+            self._passwords.reload()
 
-    def reload(self) -> None:
-        """Read certificates and keys again."""
+    def _reload_certificates(self) -> None:
         outcome = "done" if self._certificates.reload() else "failed"
         self.service.counters.certificate_reloads[outcome] += 1
+
+    def reload(self) -> None:
+        """Read certificates, keys and passwords again, and open the folder that the path leads to now."""
+        self._reload_certificates()
+        if self._passwords is not None:
+            self._passwords.reload()
+        before = self._files.site
+        self._files.site = reopen_site(self._settings, before)
+        if self._files.site is not before:
+            # A handler that waits (for a thread that lists a folder) may use it for so long.
+            self._loop.call_later(HANDLER_SECONDS, before.close)
 
     async def stop(self) -> None:
         """Accept nobody, let responses in flight finish within the grace period, end the rest, close everything."""
@@ -161,7 +176,9 @@ class Worker:
             self._scoreboard.leave()
         if self.service.access_log is not None:
             self.service.access_log.close()
-        self.site.close()
+        if self._gate is not None:
+            self._gate.close()
+        self._files.site.close()
         if self._key_log is not None:
             self._key_log.close()
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ktls_server.net.addresses import client_of
 from ktls_server.operation import client_counts
-from ktls_server.operation.client_counts import ClientCounts, client_of
+from ktls_server.operation.client_counts import ClientCounts
 from tests.operation.forking import in_a_child
 
 

@@ -14,9 +14,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import pytest
-
-from ktls_server.operation.connections import client_of
 from tests.operation.running import Connection, Cut, Place, Running, connect, fetch, metric, running, scrape
 from tests.waiting import eventually_async
 
@@ -267,16 +264,3 @@ async def test_without_descriptors_the_server_waits_and_serves_again(place: Plac
         server.signal(signal.SIGTERM)
         assert await asyncio.to_thread(server.wait) == 0
         assert "Traceback" not in server.errors()
-
-
-@pytest.mark.parametrize(
-    ("address", "client"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "20010db800010002"),
-        ("2001:db8:1:2::99", "20010db800010002"),
-        ("fe80::1%eth0", "fe80000000000000"),
-    ],
-)
-def test_an_ipv6_client_is_its_64(address: str, client: str) -> None:
-    assert client_of(address) == client
