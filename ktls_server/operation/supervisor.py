@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -31,7 +32,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from ..errors import KtlsServerError, SystemRefusal
-from . import systemd
+from . import errorlog, systemd
 from .preparation import Prepared
 from .worker import ABORT, RELOAD, STOP, new_loop, serve_supervised
 
@@ -51,6 +52,8 @@ ABORT_SECONDS: Final = 2.0
 """How long after the second signal."""
 
 EXIT_CANNOT_START: Final = 3
+
+_OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -131,26 +134,38 @@ class _Supervisor:
                 self._start(place)
 
     def _start(self, place: _Place) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Fork a worker for the place. Where the system refuses (no descriptors, no processes) it is tried again later."""
         place.started = time.monotonic()
+        theirs: socket.socket | None = None
         try:
+            theirs = self._open_channel(place)
             # Signals that come before the child has its own handlers wait.
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             place.pid = os.fork()
             if not place.pid:
-                ours.close()
                 self._become_worker(place.number, theirs)
         except OSError as error:
-            _log.error("cannot start a worker: %s", error.strerror)
-            ours.close()
+            self._hang_up(place)
             self._schedule(place)
-            return
+            pause = max(0.0, place.due - time.monotonic())
+            _log.error("cannot start worker %d: %s; tried again in %.2f seconds", place.number, error.strerror, pause)
         finally:
-            theirs.close()
+            if theirs is not None:
+                theirs.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        ours.setblocking(False)
+
+    def _open_channel(self, place: _Place) -> socket.socket:
+        """The worker's end of a new channel. Raises OSError, and then nothing is left open."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours.setblocking(False)
+            self._selector.register(ours, selectors.EVENT_READ, place)
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         place.channel, place.ready = ours, False
-        self._selector.register(ours, selectors.EVENT_READ, place)
+        return theirs
 
     def _become_worker(self, number: int, channel: socket.socket) -> NoReturn:
         """What the child does from fork to exit. It keeps nothing of the supervisor's: no socket, no handler."""
@@ -167,18 +182,23 @@ class _Supervisor:
                 if place.channel is not None:
                     place.channel.close()
             os.environ.pop("NOTIFY_SOCKET", None)
+            errorlog.write_by_thread()
             with asyncio.Runner(loop_factory=new_loop(self._prepared.settings.loop)) as runner:
                 runner.run(serve_supervised(self._prepared, number, channel))
             status = 0
         except KtlsServerError as error:
             _log.error("worker %d cannot start: %s", number, error)
             status = EXIT_CANNOT_START
-        except BaseException:
-            _log.exception("worker %d ended by a fault of this server; please report it", number)
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES:
+                _log.error("worker %d ends: %s", number, error.strerror)
+            else:
+                _log.exception("worker %d ended by a fault of this server; please report it", number)
         finally:
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
                 sys.stderr.flush()
+            errorlog.flush()
             os._exit(status)
 
     def _on_message(self, place: _Place) -> None:
@@ -220,6 +240,7 @@ class _Supervisor:
         pid, was_ready = place.pid, place.ready
         self._hang_up(place)
         place.pid, place.ready = 0, False
+        self._prepared.client_counts.clear(place.number)
         if self._stopping:
             return
         if exit_code == EXIT_CANNOT_START and not was_ready and self._announce is not None:
@@ -261,9 +282,11 @@ class _Supervisor:
                     place.channel.send(command)
 
     def _reload(self) -> None:
-        """The supervisor reads the certificates, too: later workers are forked with what it has."""
+        """The supervisor reads certificates and passwords, too: later workers are forked with what it has."""
         systemd.notify_reloading()
         self._prepared.certificates.reload()
+        if self._prepared.passwords is not None:
+            self._prepared.passwords.reload()
         self._tell(RELOAD)
         systemd.notify_ready()
 

@@ -29,6 +29,7 @@ def hard_limit(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_each_connection_may_need_two_descriptors(hard_limit: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
     preparation._raise_descriptor_limit(Settings(max_connections=100))
     assert caplog.messages == []
     preparation._raise_descriptor_limit(Settings(max_connections=101))
@@ -36,6 +37,9 @@ def test_each_connection_may_need_two_descriptors(hard_limit: int, caplog: pytes
     assert f"the limit of {hard_limit} open files is enough for 100 downloads at one time" in message
     assert f"raise LimitNOFILE= or ulimit -n to {202 + SPARE_DESCRIPTORS}" in message
     assert message.endswith("lower --max-connections to 100")
+    assert caplog.records[-1].levelno == logging.DEBUG, "all connections fit, if not all of them send a file"
+    preparation._raise_descriptor_limit(Settings(max_connections=201))
+    assert caplog.records[-1].levelno == logging.WARNING
 
 
 def body_of(response: Response) -> bytes:
