@@ -15,9 +15,9 @@ from tests.trees.release import DEBIAN_13, sources
 
 MACHINE = """\
 :env:.cert='/etc/somewhere.crt'
-:env:.find-links='/opt/wheels'
+:env:.find-links='/somewhere/wheels'
 global.constraint='/etc/constraints.txt'
-global.extra-index-url='file:///opt/simple https://two.example/simple'
+global.extra-index-url='file:///somewhere/simple https://two.example/simple'
 global.index-url='https://one.example/simple'
 global.timeout='180'
 """
