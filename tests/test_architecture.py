@@ -15,32 +15,26 @@ PACKAGE = Path(ktls_server.__file__).parent
 DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
 
 LEAVES = {"keys", "semantics", "certificates", "passwords", "net", "processors", "counters"}
-BELOW_OPERATION = LEAVES | {
-    "http1",
-    "http2",
-    "kernel",
-    "files",
-    "settings",
-    "accesslog",
-    "handshake",
-    "transport",
-    "connection",
-}
+
 MAY_IMPORT = {
     **{leaf: set[str]() for leaf in LEAVES},
     "errors": set[str](),
     "kernel": {"keys"},
-    "http1": {"semantics"},
-    "http2": {"semantics"},
     "files": {"semantics"},
     "settings": {"processors"},
     "accesslog": {"semantics"},
+    "access": {"passwords"},
     "handshake": {"keys", "settings", "net"},
     "transport": {"kernel", "keys", "handshake", "net"},
-    "connection": {
-        *("net", "handshake", "transport", "keys", "semantics", "http1", "http2", "files"),
-        *("accesslog", "passwords", "settings", "counters"),
-    },
+    "exchange": {"accesslog", "counters", "net", "semantics", "settings", "transport"},
+    "http1": {"exchange", "net", "semantics", "transport"},
+    "http2": {"exchange", "net", "semantics", "transport"},
+    "handlers": {"access", "accesslog", "files", "net", "semantics"},
+    "beginning": {"accesslog", "counters", "exchange", "handshake", "keys", "net", "transport"},
+    "connection": {"accesslog", "exchange", "net", "transport"},
+}
+BELOW_OPERATION = set(MAY_IMPORT)
+MAY_IMPORT |= {
     "operation": BELOW_OPERATION,
     "server": {"operation", "settings"},
     "acceptor": {"net", "handshake", "transport", "kernel", "keys", "settings"},
@@ -48,7 +42,13 @@ MAY_IMPORT = {
     "cli": BELOW_OPERATION | {"operation", "server", "acceptor", "bench"},
     "__main__": {"cli"},
 }
-KNOW_ASYNCIO = {"net", "connection", "operation", "server", "acceptor", "bench"}
+KNOW_ASYNCIO = {"net", "access", "http1", "http2", "connection", "operation", "server", "acceptor", "bench"}
+PURE = {
+    module
+    for package in ("http1", "http2", "semantics")
+    for module in (PACKAGE / package).glob("*.py")
+    if module.name != "conversation.py"
+}
 
 
 def _modules() -> list[Path]:
@@ -89,6 +89,13 @@ def test_inside_the_package_imports_are_relative() -> None:
 
 def test_only_those_that_wait_know_asyncio() -> None:
     assert {_part_of(module) for module in _modules() if "asyncio" in _imports(module)} == KNOW_ASYNCIO
+
+
+@pytest.mark.parametrize("module", sorted(PURE), ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_of_a_version_of_http_only_the_conversation_waits(module: Path) -> None:
+    assert "asyncio" not in _imports(module)
+    above = {"net", "transport", "exchange", "connection"}
+    assert not {name.split(".")[1] for name in _imports(module) if name.startswith("ktls_server.")} & above
 
 
 def test_the_document_has_the_same_import_rules() -> None:
