@@ -9,7 +9,10 @@ A reader may meet a writer halfway. The checksum tells, and the reader looks aga
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import mmap
 import os
 import resource
@@ -20,6 +23,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from ..counters import Counters
+
+_log = logging.getLogger(__name__)
 
 _SLOT_BYTES: Final = 64 * 1024
 """All labels are from fixed sets: what is written has about 3 KiB, 20 KiB with every label that there is."""
@@ -56,27 +61,46 @@ class Scoreboard:
         """Take the place of `worker`, once in the process that will write; what its predecessors counted so far."""
         self._worker = worker
         # Kept open: numbers matter most when there are no descriptors left.
-        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            _log.warning(
+                "the metrics say 0 for memory and descriptors of this process, because /proc/self cannot be read (%s);"
+                " mount /proc",
+                error.strerror,
+            )
         counters, _state = self.read(worker)
         counters.starts += 1
         return counters
 
     def leave(self) -> None:
         """Nothing more will be written by this process."""
-        os.close(self._statm)
+        if self._statm >= 0:
+            os.close(self._statm)
+            self._statm = -1
 
     def write(self, counters: Counters, open_connections: dict[str, int], connection_tasks: int) -> None:
         """Publish this process's numbers."""
-        # The second field of /proc/self/statm is the resident set, in pages (proc_pid_statm(5)).
-        resident_bytes = int(os.pread(self._statm, 256, 0).split()[1]) * _PAGE_BYTES
         state = ProcessState(
-            os.getpid(), time.monotonic(), open_connections, connection_tasks, resident_bytes, _open_descriptors()
+            os.getpid(),
+            time.monotonic(),
+            open_connections,
+            connection_tasks,
+            self._resident_bytes(),
+            _open_descriptors(),
         )
         content = json.dumps([counters.to_plain(), asdict(state)], separators=(",", ":")).encode("ascii")
         start = self._worker * _SLOT_BYTES
         end = start + _HEADER.size + len(content)
         assert end <= start + _SLOT_BYTES, len(content)
         self._memory[start:end] = _HEADER.pack(len(content), zlib.crc32(content)) + content
+
+    def _resident_bytes(self) -> int:
+        """The second field of /proc/self/statm is the resident set, in pages (proc_pid_statm(5)). 0 where it is not known."""
+        if self._statm >= 0:
+            with contextlib.suppress(OSError):
+                return int(os.pread(self._statm, 256, 0).split()[1]) * _PAGE_BYTES
+        return 0
 
     def read(self, worker: int) -> tuple[Counters, ProcessState]:
         """What `worker` last wrote; all zero where it has written nothing yet, or died while it wrote."""
@@ -93,9 +117,10 @@ class Scoreboard:
 
 
 def _open_descriptors() -> int:
-    """Linux tells the number as the size of the folder since 6.2; before that the names have to be counted."""
+    """Linux tells the number as the size of the folder since 6.2; before that the names have to be counted. 0: unknown."""
     try:
         return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
-    except OSError:
+    except OSError as error:
         # To look takes one: there are as many as may be.
-        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        out_of_descriptors = error.errno in (errno.EMFILE, errno.ENFILE)
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0] if out_of_descriptors else 0
