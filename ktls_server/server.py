@@ -32,5 +32,6 @@ def run(settings: Settings, announce: Callable[[BoundServer], None]) -> None:
     if settings.workers > 1:
         supervisor.run(prepared, ready)
         return
+    errorlog.write_by_thread()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(serve_alone(prepared, ready))

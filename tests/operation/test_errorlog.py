@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ import pytest
 
 from ktls_server.operation import errorlog
 from tests.operation.forking import in_a_child
-from tests.waiting import WAIT_SECONDS
+from tests.operation.running import Place, fetch, running
+from tests.waiting import WAIT_SECONDS, eventually_async
 
 _log = logging.getLogger("ktls_server.test")
 
@@ -245,3 +247,28 @@ def test_pythons_warnings_go_the_same_way(capfd: pytest.CaptureFixture[str]) -> 
 
     assert in_a_child(work) == 0
     assert re.search(r"WARNING \[\d+\] py\.warnings: .*DeprecationWarning: old ways", capfd.readouterr().err)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_server_whose_log_nobody_reads_serves_reloads_and_ends(place: Place, workers: str) -> None:
+    with pipe() as (_reader, writer):
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * 4096)
+        os.set_blocking(writer, True)
+        dup = "import os, sys\nos.dup2(int(sys.argv[1]), 2)\nos.execv(sys.argv[2], sys.argv[2:])\n"
+        into_the_pipe = (sys.executable, "-c", dup, str(writer))
+        with running(
+            place, "--log-level", "debug", "--workers", workers, prefix=into_the_pipe, pass_fds=(writer,)
+        ) as server:
+            for _ in range(100):
+                socket.create_connection(("127.0.0.1", server.port)).close()  # a line each
+            assert await fetch(server) == b"hello"
+            server.signal(signal.SIGHUP)
+            assert await fetch(server) == b"hello"
+            if workers == "2":
+                victim = server.workers()[0]
+                os.kill(victim, signal.SIGKILL)
+                await eventually_async(lambda: len({*server.workers()} - {victim}) == 2, "another worker")
+            server.stop()
