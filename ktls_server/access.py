@@ -130,7 +130,7 @@ class PasswordGate:
         # A hash holds no NUL and a name no colon, so the three cannot be cut differently.
         content = b"%b\0%b:%b" % (hashed or b"", user, credentials.password_untrusted)
         digest = hmac.digest(self._secret, content, "sha256")
-        if hashed is not None and hmac.compare_digest(self._verified.get(user, b""), digest):
+        if hmac.compare_digest(self._verified.get(user, b""), digest):
             return True
         question = self._questions.get(digest)
         if question is None:
