@@ -3,13 +3,10 @@
 The supervisor serves nobody and has no event loop and no threads, so that it can fork at any time, and little in it
 can fail. It waits in one place, for signals and for its workers, and does what is due.
 
-All workers accept from the same listening sockets. The other way, one for each by SO_REUSEPORT, was measured beside it
-(Linux 6.18, 2 processors, TLS 1.3 from the same machine): two workers get 98:102 and 330:310 connections here, 107:93
-and 310:330 there; a connection costs the same CPU time, 1.8 to 2.1 ms; so waking every worker for each connection is
-lost in the cost of a handshake. Only with more workers than processors does SO_REUSEPORT spread better (50:49:49:52
-against 92:30:12:66). But it ties a connection to a worker before that has accepted it: what waits for a worker that
-dies is lost with its listener, what waits for one that is busy waits although another is free. In a shared queue a
-connection belongs to nobody yet: when a worker dies the others take it. And systemd hands over one socket, not several.
+All workers accept from the same listening sockets, not each from one of its own (SO_REUSEPORT). That would tie a connection to
+a worker before the worker has accepted it: what waits for a worker that dies is lost with its listener, and what waits for a
+busy worker waits although another is free. In a shared queue a connection belongs to nobody yet. systemd hands over one socket,
+too. docs/performance.md compares both.
 
     fork -> STARTING -> (ready) -> RUNNING -> (dies) -> due again, at once the first time, then after growing pauses
 """
