@@ -195,13 +195,30 @@ def _gauges(states: list[ProcessState]) -> Iterator[Metric]:
     age = GaugeMetricFamily(
         "ktls_worker_silence_seconds", "Time since the event loop wrote these numbers.", labels=["worker"]
     )
+    turn = GaugeMetricFamily(
+        "ktls_worker_longest_turn_seconds",
+        "Longest time that one step held the event loop in the last interval.",
+        labels=["worker"],
+    )
+    blocked = GaugeMetricFamily(
+        "ktls_blocked_connections",
+        "Connections whose client does not read what it made the server say.",
+        labels=["worker"],
+    )
+    passwords = GaugeMetricFamily("ktls_waiting_passwords", "Passwords that wait to be verified.", labels=["worker"])
+    days = GaugeMetricFamily("ktls_certificate_days_left", "Days until the first certificate ends.", labels=["worker"])
     now = time.monotonic()
     for worker, state in enumerate(states):
         label = str(worker)
+        turn.add_metric([label], state.longest_turn_seconds)
+        blocked.add_metric([label], state.blocked_connections)
+        passwords.add_metric([label], state.waiting_passwords)
+        if state.certificate_days_left is not None:
+            days.add_metric([label], state.certificate_days_left)
         for stage, count in state.open_connections.items():
             stages.add_metric([label, stage], count)
         tasks.add_metric([label], state.connection_tasks)
         resident.add_metric([label], state.resident_bytes)
         descriptors.add_metric([label], state.open_descriptors)
         age.add_metric([label], now - state.written_at)
-    yield from (stages, tasks, resident, descriptors, age)
+    yield from (stages, tasks, resident, descriptors, age, turn, blocked, passwords, days)

@@ -19,7 +19,7 @@ import resource
 import struct
 import time
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 from ..counters import Counters
@@ -46,6 +46,13 @@ class ProcessState:
     """As many as connections, or something leaks."""
     resident_bytes: int = 0
     open_descriptors: int = 0
+    longest_turn_seconds: float = 0.0
+    """The longest time that one step held the event loop since the numbers were written before."""
+    blocked_connections: int = 0
+    """Connections whose client does not read what it made the server say."""
+    waiting_passwords: int = 0
+    certificate_days_left: float | None = None
+    """Until the first of the certificates ends; negative after that, None where none can be read."""
 
 
 class Scoreboard:
@@ -79,15 +86,14 @@ class Scoreboard:
             os.close(self._statm)
             self._statm = -1
 
-    def write(self, counters: Counters, open_connections: dict[str, int], connection_tasks: int) -> None:
-        """Publish this process's numbers."""
-        state = ProcessState(
-            os.getpid(),
-            time.monotonic(),
-            open_connections,
-            connection_tasks,
-            self._resident_bytes(),
-            _open_descriptors(),
+    def write(self, counters: Counters, state: ProcessState) -> None:
+        """Publish this process's numbers; what the process knows of itself is filled in here."""
+        state = replace(
+            state,
+            pid=os.getpid(),
+            written_at=time.monotonic(),
+            resident_bytes=self._resident_bytes(),
+            open_descriptors=_open_descriptors(),
         )
         content = json.dumps([counters.to_plain(), asdict(state)], separators=(",", ":")).encode("ascii")
         start = self._worker * _SLOT_BYTES

@@ -11,12 +11,15 @@ import logging
 import os
 import signal
 import socket
+import sys
+import time
 from collections.abc import Callable
 from typing import Final
 
 from ..access import PasswordGate
 from ..accesslog import AccessLog
 from ..beginning import TlsBeginning
+from ..certificates import ValidityWatch
 from ..counters import Counters
 from ..errors import ConfigurationError
 from ..exchange import HANDLER_SECONDS, Service, Stage
@@ -31,6 +34,7 @@ from .metrics import MetricsThread
 from .plain import plain_connections
 from .preparation import Prepared, open_site, reopen_site
 from .redirect import redirect
+from .scoreboard import ProcessState
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +106,12 @@ class Worker:
             self._metrics = MetricsThread(settings, prepared.metrics_listeners, prepared.scoreboard)
         self._tick_handle: asyncio.TimerHandle | None = None
         self._ticks = 0
+        self._tick_due = time.monotonic()
+        self._passwords_refused = 0
+        # What is wrong with a certificate at the start is said by whoever started the server.
+        self._validity = ValidityWatch(settings.cert)
+        self._validity.news()
+        self._is_first = place == 0
 
     def start(self) -> None:
         """Begin to accept."""
@@ -113,6 +123,10 @@ class Worker:
         self._tick()
 
     def _tick(self) -> None:
+        now = time.monotonic()
+        # A step that was under way when this was due made it late.
+        self.service.note_turn(now - self._tick_due)
+        self._tick_due = now + TICK_SECONDS
         self._tick_handle = self._loop.call_later(TICK_SECONDS, self._tick)
         self._connections.check_deadlines()
         self._redirects.check_deadlines()
@@ -122,9 +136,24 @@ class Worker:
         self._publish()
 
     def _publish(self) -> None:
-        if self._scoreboard is not None:
-            stages = {stage.value: len(self.service.stages[stage]) for stage in Stage}
-            self._scoreboard.write(self.service.counters, stages, self._connections.tasks)
+        if self._scoreboard is None:
+            return
+        service, gate = self.service, self._gate
+        waiting = 0
+        if gate is not None:
+            waiting = gate.waiting
+            service.counters.refused["passwords"] += gate.refused - self._passwords_refused
+            self._passwords_refused = gate.refused
+        state = ProcessState(
+            open_connections={stage.value: len(service.stages[stage]) for stage in Stage},
+            connection_tasks=self._connections.tasks,
+            longest_turn_seconds=service.longest_turn,
+            blocked_connections=len(service.blocked),
+            waiting_passwords=waiting,
+            certificate_days_left=min((each.days_left() for each in self._validity.read), default=None),
+        )
+        service.longest_turn = 0.0
+        self._scoreboard.write(service.counters, state)
 
     def _watch_files(self) -> None:
         """Read what was replaced: certificates, keys, passwords."""
@@ -132,10 +161,14 @@ class Worker:
             self._reload_certificates()
         if self._passwords is not None and self._passwords.changed():
             self._passwords.reload()
+        for complaint in self._validity.news():
+            if self._is_first:  # of the workers, who all see it
+                _log.warning("%s", complaint)
 
     def _reload_certificates(self) -> None:
         outcome = "done" if self._certificates.reload() else "failed"
         self.service.counters.certificate_reloads[outcome] += 1
+        self._validity.reload()
 
     def reload(self) -> None:
         """Read certificates, keys and passwords again, and open the folder that the path leads to now."""
@@ -161,6 +194,11 @@ class Worker:
         self.abort()
         await self._connections.wait_until_empty()
         self._close()
+
+    @property
+    def busy(self) -> int:
+        """Responses in flight."""
+        return len(self.service.stages[Stage.RESPONSE]) + len(self.service.stages[Stage.HANDLER])
 
     def abort(self) -> None:
         """Cut every connection."""
@@ -206,6 +244,8 @@ async def serve_alone(prepared: Prepared, announce: Callable[[], None]) -> None:
     def on_stop_signal() -> None:
         if stop.is_set():
             worker.abort()
+        elif sys.stderr.isatty() and worker.busy:
+            print(f"finishing {worker.busy} responses; Ctrl-C again ends at once", file=sys.stderr)
         stop.set()
 
     def on_reload_signal() -> None:

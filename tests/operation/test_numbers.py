@@ -12,9 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from ktls_server.accesslog import LoggedConnection
 from ktls_server.counters import HANDSHAKE_FAILURES, Counters
 from ktls_server.errors import BadRequest
+from ktls_server.exchange import Stage
 from ktls_server.operation import errorlog
 from ktls_server.operation.metrics import MetricsThread, is_alive
-from ktls_server.operation.scoreboard import Scoreboard
+from ktls_server.operation.scoreboard import ProcessState, Scoreboard
 from ktls_server.semantics.messages import Request
 from ktls_server.settings import Settings
 
@@ -35,7 +36,7 @@ def some_counters() -> Counters:
 def test_statistics_survive_the_trip_to_another_process() -> None:
     board = Scoreboard(2)
     assert board.enter(1) == Counters(starts=1)
-    board.write(some_counters(), {"idle": 7}, 7)
+    board.write(some_counters(), ProcessState(open_connections={"idle": 7}, connection_tasks=7))
     board.leave()
     counters, state = board.read(1)
     assert counters == some_counters()
@@ -48,7 +49,7 @@ def test_statistics_survive_the_trip_to_another_process() -> None:
 def test_a_successor_counts_on_from_what_its_predecessor_wrote() -> None:
     board = Scoreboard(1)
     board.enter(0)
-    board.write(some_counters(), {}, 0)
+    board.write(some_counters(), ProcessState())
     board.leave()
     successor = board.enter(0)
     board.leave()
@@ -59,7 +60,7 @@ def test_a_successor_counts_on_from_what_its_predecessor_wrote() -> None:
 def test_what_a_dying_worker_wrote_halfway_counts_as_nothing() -> None:
     board = Scoreboard(1)
     board.enter(0)
-    board.write(some_counters(), {}, 0)
+    board.write(some_counters(), ProcessState())
     board.leave()
     (length,) = struct.unpack_from("=I", board._memory)
     board._memory[length : length + 4] = b"torn"
@@ -77,7 +78,8 @@ def test_every_label_that_can_be_counted_fits_into_a_slot() -> None:
             counters.connections[path, "TLSv1.3", f"ECDHE-ECDSA-CHACHA20-POLY1305-{cipher}"] = 2**62
     board = Scoreboard(1)
     board.enter(0)
-    board.write(counters, dict.fromkeys(("handshake", "idle", "request", "response", "closing"), 2**31), 2**31)
+    stages = dict.fromkeys((stage.value for stage in Stage), 2**31)
+    board.write(counters, ProcessState(open_connections=stages, connection_tasks=2**31))
     board.leave()
     assert board.read(0)[0] == counters
 
@@ -104,7 +106,8 @@ def board() -> Scoreboard:
         counters = board.enter(worker)
         counters.add(some_counters())
         counters.starts -= 1
-        board.write(counters, {"idle": 2, "response": 1}, 3)
+        state = ProcessState(open_connections={"idle": 2, "response": 1}, connection_tasks=3)
+        board.write(counters, state)
         board.leave()
     return board
 

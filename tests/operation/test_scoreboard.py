@@ -9,7 +9,7 @@ import resource
 import pytest
 
 from ktls_server.counters import Counters
-from ktls_server.operation.scoreboard import Scoreboard
+from ktls_server.operation.scoreboard import ProcessState, Scoreboard
 from tests.operation.running import Place, metric, running, scrape
 from tests.operation.test_startup import WITHOUT_PROC
 from tests.waiting import eventually
@@ -30,7 +30,7 @@ def test_without_proc_the_numbers_are_served_without_memory_and_a_line_says_so(
     with monkeypatch.context() as patched:
         refuse(patched, errno.ENOENT, "open", "stat", "listdir")
         counters = board.enter(0)
-        board.write(counters, {"idle": 3}, 3)
+        board.write(counters, ProcessState(open_connections={"idle": 3}, connection_tasks=3))
         board.leave()
     (message,) = caplog.messages
     assert "/proc/self cannot be read (No such file or directory); mount /proc" in message
@@ -46,7 +46,7 @@ def test_a_process_without_descriptors_left_has_as_many_as_it_may_have(monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(os, "stat", lambda _path: os.stat_result((0,) * 10))
         refuse(patched, errno.EMFILE, "listdir")
-        board.write(counters, {}, 0)
+        board.write(counters, ProcessState())
     board.leave()
     state = board.read(0)[1]
     assert state.open_descriptors == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
