@@ -20,7 +20,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ..errors import FileUnavailable
 
@@ -87,6 +87,19 @@ class Found(NamedTuple):
     stat: os.stat_result
 
 
+Identity: TypeAlias = tuple[int, int, int, int, int, int]
+"""Mode, device, inode, size, and the times of the last change of content and of inode in nanoseconds."""
+
+
+def identity_of(status: os.stat_result) -> Identity | None:
+    """None for anything but a regular file."""
+    return _identity(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status[0], status[2], status[1], status[6], status.st_mtime_ns, status.st_ctime_ns
+
+
 class Root:
     """The folder that is served, held by one descriptor; a later rename of the folder changes nothing."""
 
@@ -125,6 +138,27 @@ class Root:
             os.close(found.fd)
             return None
         return found
+
+    def identity(self, path_untrusted: bytes) -> Identity | None:
+        """What tells one state of a file from another; None where nothing is there, or it takes more to find out.
+
+        As contained as `find`. A name without a slash is looked up in the root itself and not followed, so one call is
+        enough; on a longer path any folder could have become a symlink, so the kernel resolves it beneath the root.
+        """
+        try:
+            if b"/" not in path_untrusted:
+                status = os.stat(path_untrusted, dir_fd=self._fd, follow_symlinks=False)
+            else:
+                fd = self._look(path_untrusted)
+                if fd < 0:
+                    return None
+                try:
+                    status = os.fstat(fd)
+                finally:
+                    os.close(fd)
+        except OSError:
+            return None
+        return _identity(status)
 
     def seems_to_hold(self, path_untrusted: bytes) -> bool:
         """A cheap first look for what is mostly not there: False is an answer, True says only that looking is worth it.

@@ -3,12 +3,13 @@
 `Site.respond` goes through these steps, numbered in the code:
 
 1. the Host field and the method (RFC 9112 3.2, RFC 9110 9)
-2. who asks, where the folder has an `authenticator`
-3. the target as a path (`semantics/target.py`)
-4. the path as a file or folder inside the root (`files/resolve.py`)
-5. the representation: the file or a precompressed sibling (`semantics/negotiation.py`)
-6. preconditions (`semantics/conditionals.py`)
-7. ranges (`semantics/ranges.py`)
+2. the target as a path (`semantics/target.py`)
+3. the path as a file or folder inside the root (`files/resolve.py`)
+4. the representation: the file or a precompressed sibling (`semantics/negotiation.py`)
+5. preconditions (`semantics/conditionals.py`)
+6. ranges (`semantics/ranges.py`)
+
+A simple GET that was answered before is answered from memory while that is proved to be true (`remembered.py`).
 
 What always holds: a `Response` comes back, whatever the request; the descriptor in it is the only one left open.
 """
@@ -21,23 +22,24 @@ import logging
 import os
 import stat
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from ..errors import BadRequest, FileUnavailable
 from ..semantics.conditionals import CONDITIONAL_FIELDS, Verdict, evaluate, range_applies
 from ..semantics.host import is_valid_host
-from ..semantics.messages import BodyPart, FileSlice, Headers, Request, Response
+from ..semantics.messages import BodyPart, FileSlice, Headers, Request, Response, field_lines
 from ..semantics.negotiation import SIBLING_EXTENSION, Codings, acceptable_codings, accepts_html, prefers_json
 from ..semantics.ranges import ByteRange, content_range, multipart, parse_ranges
 from ..semantics.target import Target, encode_path, parse_target
 from .content_types import content_type_of
 from .listing import CONTENT_SECURITY_POLICY, JSON, as_html, as_json, order_of_query, read_entries
 from .pages import EXPLANATIONS, HTML, error_page
+from .remembered import SMALL_BYTES, Answers, Key, Proof
 from .representation import Representation, describe
-from .resolve import Found, Root
+from .resolve import Found, Root, identity_of
 from .rules import DEFAULT_CACHE_CONTROL, Rules
 
 _logger = logging.getLogger(__name__)
@@ -57,6 +59,14 @@ _NOT_MODIFIED_FIELDS = frozenset((b"cache-control", b"content-location", b"etag"
 _LISTING_FIELDS = frozenset((b"cache-control", b"content-security-policy", b"content-type", b"etag"))
 
 _IDENTITY_ONLY = Codings((), True)
+
+_KEY_FIELDS = (b"host", b"accept-encoding", b"if-none-match")
+_COMPLICATING_FIELDS = frozenset((b"range", b"if-range", b"if-match", b"if-modified-since", b"if-unmodified-since"))
+_MAX_KEY_FIELD_BYTES = 256
+_REMEMBERED_STATUSES = (200, 304)
+
+# Requests that were seen once. When the set is full all are forgotten, so that it costs nothing to keep.
+_MAX_ASKED = 4096
 _WELL_KNOWN = b"/.well-known/"  # RFC 8615
 _CHALLENGE = b'Basic realm="ktls_server", charset="UTF-8"'  # RFC 7617
 
@@ -65,10 +75,7 @@ Fields = dict[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class SiteOptions:
-    """What is served and how. `cache_control` is (glob, value), `headers` (glob, name, value); see `files/rules.py`.
-
-    `authenticator` takes the Authorization field's value, or None, and says whether it opens the folder.
-    """
+    """What is served and how. `cache_control` is (glob, value), `headers` (glob, name, value); see `files/rules.py`."""
 
     root: Path
     index: tuple[str, ...] = ("index.html",)
@@ -81,7 +88,6 @@ class SiteOptions:
     csp: str | None = None
     cors: str | None = None
     precompressed: bool = True
-    authenticator: Callable[[bytes | None], bool] | None = None
 
 
 class Site:
@@ -99,6 +105,8 @@ class Site:
             cors=options.cors,
         )
         self._root = Root(options.root)
+        self._answers = Answers(self._root)
+        self._asked: set[Key] = set()
 
     def close(self) -> None:
         """Give the root's descriptor back."""
@@ -107,7 +115,13 @@ class Site:
     def respond(self, request: Request) -> Response:
         """The answer to a request; never raises for anything that is in one. The receiver closes the response."""
         try:
-            return self._respond(request)
+            key = request.answer_key
+            if key is None:
+                key = request.answer_key = _key_of(request)
+            remembered = self._answers.get(key)  # type: ignore[arg-type]
+            if remembered is not None:
+                return remembered
+            return self._respond(request, key or None)  # type: ignore[arg-type]
         except BadRequest as refusal:
             return self.error(refusal.status, refusal.explanation, close=refusal.close, request=request)
         except FileUnavailable as refusal:
@@ -140,11 +154,8 @@ class Site:
             close_connection=close,
         )
 
-    def _respond(self, request: Request) -> Response:
-        headers = request.headers_untrusted
-        fields = dict(headers)
-        if len(fields) != len(headers):
-            fields = _joined(headers)
+    def _respond(self, request: Request, key: Key | None) -> Response:
+        fields = request.fields_untrusted
         # 1. the Host field and the method
         host = fields.get(b"host")
         if host is None:
@@ -155,30 +166,26 @@ class Site:
         method = request.method
         if method not in (b"GET", b"HEAD"):
             return self._other_method(request, fields)
-        # 2. who asks
-        authenticator = self._options.authenticator
-        if authenticator is not None and not authenticator(fields.get(b"authorization")):
-            return self.error(401, "This folder needs a name and a password.", close=False, request=request)
-        # 3. the target as a path
+        # 2. the target as a path
         target = parse_target(request.target)
         path = target.path
         if path == b"*":
             raise BadRequest(400, "Only OPTIONS can ask about the server as a whole.", close=False)
         if b"/." in path and not self._options.hidden_files and _is_hidden(path):
             raise FileUnavailable(404)
-        # 4. the path as a file or folder
+        # 3. the path as a file or folder
         try:
             if path.endswith(b"/"):
-                return self._respond_folder(request, fields, target)
+                return self._respond_folder(request, fields, target, key)
             found = self._root.find(path[1:])
         except FileUnavailable as refusal:
             if refusal.status == 404 and self._options.spa and accepts_html(fields.get(b"accept")):
-                return self._respond_index(request, fields, b"/")
+                return self._respond_index(request, fields, b"/", None)
             raise
         if stat.S_ISDIR(found.stat.st_mode):
             os.close(found.fd)
             return self._redirect_to_folder(target)
-        return self._respond_file(request, fields, path, found)
+        return self._respond_file(request, fields, path, found, key)
 
     def _other_method(self, request: Request, fields: Fields) -> Response:
         if request.method == b"OPTIONS":
@@ -189,21 +196,22 @@ class Site:
             raise BadRequest(501, "This server does not know the request's method.", close=False)
         raise BadRequest(405, "Files can be asked for, not changed: GET, HEAD and OPTIONS only.", close=False)
 
-    def _respond_folder(self, request: Request, fields: Fields, target: Target) -> Response:
+    def _respond_folder(self, request: Request, fields: Fields, target: Target, key: Key | None) -> Response:
         try:
-            return self._respond_index(request, fields, target.path)
+            return self._respond_index(request, fields, target.path, key)
         except FileUnavailable as refusal:
             if refusal.status != 404 or not self._options.listing:
                 raise
         return self._respond_listing(request, fields, target)
 
-    def _respond_index(self, request: Request, fields: Fields, folder: bytes) -> Response:
+    def _respond_index(self, request: Request, fields: Fields, folder: bytes, key: Key | None) -> Response:
         """The first index file that the folder has. Raises `FileUnavailable`."""
         for name in self._index:
             path = folder + name
             found = self._root.find_file(path[1:])
             if found is not None:
-                return self._respond_file(request, fields, path, found)
+                return self._respond_file(request, fields, path, found, key)
+            key = None  # A better index file may appear: that is more than a proof can say.
         raise FileUnavailable(404)
 
     def _respond_listing(self, request: Request, fields: Fields, target: Target) -> Response:
@@ -241,9 +249,11 @@ class Site:
         headers = [*self._rules.everywhere, (b"Cache-Control", DEFAULT_CACHE_CONTROL), (b"Location", location)]
         return Response(301, headers)
 
-    def _respond_file(self, request: Request, fields: Fields, path: bytes, found: Found) -> Response:
-        """Takes `found` over, descriptor and all."""
-        # 5. the representation
+    def _respond_file(
+        self, request: Request, fields: Fields, path: bytes, found: Found, key: Key | None = None
+    ) -> Response:
+        """Takes `found` over, descriptor and all. `key` is what the answer is remembered by, if it can be proved."""
+        # 4. the representation
         content_type, compressible = content_type_of(path)
         varies = compressible and self._options.precompressed
         codings = _IDENTITY_ONLY
@@ -260,10 +270,54 @@ class Site:
             raise BadRequest(406, "No form of this file is in a coding that the request accepts.", close=False)
         try:
             representation = describe(status, content_type, coding, varies)
-            return self._respond_representation(request, fields, path, representation, fd, status.st_size)
+            response = self._respond_representation(request, fields, path, representation, fd, status.st_size)
         except BaseException:
             os.close(fd)
             raise
+        if key is not None and response.fd < 0 and response.status in _REMEMBERED_STATUSES:
+            preferred = codings.wanted if varies else ()
+            self._remember(key, response, path, found.stat, preferred, None if coding is None else (coding, status))
+        return response
+
+    def _remember(
+        self,
+        key: Key,
+        response: Response,
+        path: bytes,
+        original: os.stat_result,
+        preferred: tuple[bytes, ...],
+        sibling: tuple[bytes, os.stat_result] | None,
+    ) -> None:
+        """Keep the answer once it is asked for a second time, if every state of its files can be told from the next.
+
+        `preferred` are the codings that the client would rather have, `sibling` is the one that it gets and its file.
+        """
+        if not self._asked_before(key):
+            return
+        absent = []
+        files = [(path[1:], identity_of(original))]
+        for coding in preferred:
+            sibling_path = path[1:] + SIBLING_EXTENSION[coding]
+            if sibling is not None and coding == sibling[0]:
+                files.append((sibling_path, identity_of(sibling[1])))
+                break
+            absent.append(sibling_path)
+        proved = tuple((name, identity) for name, identity in files if identity is not None)
+        if len(proved) == len(files) and all(self._answers.is_settled(identity) for _, identity in proved):
+            if response.status == HTTPStatus.OK:
+                response.prepared = field_lines(response)
+            proof = Proof(proved, tuple(absent))
+            if self._answers.holds(proof):
+                self._answers.remember(key, response, proof)
+
+    def _asked_before(self, key: Key) -> bool:
+        """Whether this was asked for lately. What is asked for once is not worth remembering."""
+        if key in self._asked:
+            return True
+        if len(self._asked) >= _MAX_ASKED:
+            self._asked.clear()
+        self._asked.add(key)
+        return False
 
     def _open_sibling(self, codings: Codings, path: bytes, original: Found) -> tuple[bytes, int, os.stat_result] | None:
         """The best sibling that can be read and is no older than the original, which is closed then; else None."""
@@ -291,7 +345,7 @@ class Site:
         headers = [*representation.fields, *own]
         if replaces:
             headers = [*(field for field in representation.fields if field[0].lower() not in replaces), *own]
-        # 6. preconditions
+        # 5. preconditions
         not_modified = self._preconditions(fields, headers, representation.etag, representation.last_modified)
         if not_modified is not None:
             os.close(fd)
@@ -299,7 +353,7 @@ class Site:
         if request.method == b"HEAD":
             os.close(fd)
             return Response(200, headers, (), size)
-        # 7. ranges
+        # 6. ranges
         range_field = fields.get(b"range")
         if range_field is not None:
             if_range = fields.get(b"if-range")
@@ -307,7 +361,13 @@ class Site:
                 ranges = parse_ranges(range_field, size)
                 if ranges is not None:
                     return self._respond_ranges(request, ranges, headers, fd, size)
-        return Response(200, headers, (FileSlice(fd, 0, size),) if size else (), size, fd)
+        if size <= SMALL_BYTES:
+            # With its head it goes out in one call, and nothing stays open.
+            content = os.pread(fd, size, 0)
+            if len(content) == size and os.fstat(fd).st_size == size:
+                os.close(fd)
+                return Response(200, headers, (content,) if size else (), size)
+        return Response(200, headers, (FileSlice(fd, 0, size),), size, fd)
 
     def _preconditions(
         self, fields: Fields, headers: Headers, etag: bytes, last_modified: int | None
@@ -374,12 +434,18 @@ class Site:
         return headers
 
 
-def _joined(headers_untrusted: Headers) -> Fields:
-    """Fields that came more than once, joined (RFC 9110 5.3). Two Hosts (RFC 9112 3.2) make one that is not valid."""
-    fields: Fields = {}
-    for name, value in headers_untrusted:
-        fields[name] = fields[name] + b", " + value if name in fields else value
-    return fields
+def _key_of(request: Request) -> Key:
+    """All that the answer to a simple GET can depend on, beside the files; () where there is more, or it is long."""
+    if request.method != b"GET":
+        return ()
+    fields = request.fields_untrusted
+    if not _COMPLICATING_FIELDS.isdisjoint(fields) or len(request.target) > _MAX_KEY_FIELD_BYTES:
+        return ()
+    host, accept_encoding, if_none_match = map(fields.get, _KEY_FIELDS)
+    for value in (host, accept_encoding, if_none_match):
+        if value is not None and len(value) > _MAX_KEY_FIELD_BYTES:
+            return ()
+    return request.target, request.version, host, accept_encoding, if_none_match
 
 
 def _is_hidden(path: bytes) -> bool:

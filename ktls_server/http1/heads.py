@@ -11,7 +11,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
-from ..semantics.messages import Response
+from ..semantics.messages import Response, field_lines
 
 SERVER_NAME: Final = b"ktls_server"
 
@@ -41,11 +41,7 @@ class HeadWriter:
                 SERVER_NAME,
                 formatdate(second, usegmt=True).encode("ascii"),
             )
-        lines = [_STATUS_LINES[response.status], self._common]
-        for name, value in response.headers:
-            lines += (name, b": ", value, b"\r\n")
-        if response.content_length is not None:
-            lines.append(b"Content-Length: %d\r\n" % response.content_length)
+        lines = [_STATUS_LINES[response.status], self._common, response.prepared or field_lines(response)]
         if not keep_alive:
             lines.append(b"Connection: close\r\n\r\n")
         elif http_1_0:

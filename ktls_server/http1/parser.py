@@ -1,5 +1,7 @@
 """From bytes to a `Request`, parsed by h11.
 
+A head that was judged once is not judged again: `RememberedHeads` knows what h11 made of it.
+
 One `RequestParser` a connection. h11 decides what a request is; this module gives it one request at a time, keeps what was
 sent after it (pipelining), and says for each violation which status answers it (RFC 9112). h11's half that writes
 responses is not used: a static response head needs no state machine, so each request gets a parser of its own.
@@ -7,29 +9,128 @@ responses is not used: a static response head needs no state machine, so each re
 
 from __future__ import annotations
 
-from typing import Final
+from collections import OrderedDict
+from typing import Final, NamedTuple, TypeVar
 
 import h11
 
 from ..errors import BadRequest
-from ..semantics.messages import Request
+from ..semantics.messages import Headers, Request
 
 MAX_BODY_BYTES: Final = 65536
 """A body is read and dropped up to this size, so that the connection can go on (a static site has no use for any);
 past it the answer is 413. nginx, which has uses for one, stops at 1 MiB."""
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
 _FRAMING_FIELDS: Final = frozenset((b"connection", b"content-length", b"transfer-encoding"))
+
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_END_OF_LINE: Final = b"\r\n"
+
+_SECRET_FIELDS: Final = frozenset((b"authorization", b"proxy-authorization", b"cookie"))
+"""Blocks with one of these are judged each time, so that no secret stays in memory."""
+
+
+class _Block(NamedTuple):
+    """What h11 found in a block of fields, for a version of HTTP."""
+
+    headers: Headers
+    keep_alive: bool
+    joined: dict[bytes, bytes]
+
+
+class RememberedHeads:
+    """What was found out about the heads of requests that came before, by their exact bytes.
+
+    Whole heads, and apart from each other request lines and blocks of fields: a browser sends the same block with many
+    targets. Kept is only what says nothing about a body, holds no secret, and has no line that ends in a bare LF, so
+    that a head is cut where h11 would cut it. Least recently used goes first.
+    """
+
+    MAX_HEADS: Final = 512
+    MAX_LINES: Final = 1024
+    MAX_BLOCKS: Final = 256
+    MAX_HEAD_BYTES: Final = 2048
+    """Together at most 2.5 MiB. Browsers send 300 to 900 bytes."""
+
+    def __init__(self) -> None:
+        self._heads: OrderedDict[bytes, Request] = OrderedDict()
+        self._lines: OrderedDict[bytes, tuple[bytes, bytes, bytes]] = OrderedDict()
+        self._blocks: OrderedDict[tuple[bytes, bytes], _Block] = OrderedDict()
+
+    def whole(self, data_untrusted: bytes) -> Request | None:
+        """The request, where `data_untrusted` is one whole head that came before, and nothing else."""
+        request = self._heads.get(data_untrusted)
+        if request is not None:
+            self._heads.move_to_end(data_untrusted)
+        return request
+
+    def split(self, data_untrusted: bytes, max_head_bytes: int) -> tuple[Request, int] | None:
+        """The request at the start of `data_untrusted` and the size of its head, where line and block came before."""
+        end = data_untrusted.find(_END_OF_HEAD)
+        if end < 0 or end + len(_END_OF_HEAD) > min(max_head_bytes, self.MAX_HEAD_BYTES):
+            return None
+        line_end = data_untrusted.find(_END_OF_LINE)
+        line = data_untrusted[:line_end]
+        found = self._lines.get(line)
+        if found is None:
+            return None
+        method, target, version = found
+        block = self._blocks.get((version, data_untrusted[line_end:end]))
+        if block is None:
+            return None
+        self._lines.move_to_end(line)
+        self._blocks.move_to_end((version, data_untrusted[line_end:end]))
+        request = Request(method, target, version, block.headers, block.keep_alive, block.joined)
+        size = end + len(_END_OF_HEAD)
+        _keep(self._heads, data_untrusted[:size], request, self.MAX_HEADS)
+        return request, size
+
+    def remember(self, head_untrusted: bytes, request: Request) -> None:
+        """Keep what h11 made of a whole head, which has no body."""
+        if len(head_untrusted) > self.MAX_HEAD_BYTES or not head_untrusted.endswith(_END_OF_HEAD):
+            return
+        lines = head_untrusted.count(_END_OF_LINE)
+        if head_untrusted.count(b"\n") != lines or head_untrusted.count(b"\r") != lines:
+            return
+        fields = request.fields_untrusted
+        if not _SECRET_FIELDS.isdisjoint(fields):
+            return
+        line_end = head_untrusted.find(_END_OF_LINE)
+        block = head_untrusted[line_end : -len(_END_OF_HEAD)]
+        _keep(
+            self._lines,
+            head_untrusted[:line_end],
+            (request.method, request.target, request.version),
+            self.MAX_LINES,
+        )
+        found = _Block(request.headers_untrusted, request.keep_alive, fields)
+        _keep(self._blocks, (request.version, block), found, self.MAX_BLOCKS)
+
+
+def _keep(remembered: OrderedDict[_Key, _Value], key: _Key, value: _Value, at_most: int) -> None:
+    remembered[key] = value
+    if len(remembered) > at_most:
+        remembered.popitem(last=False)
+
+
+_remembered = RememberedHeads()
+"""Of this process: what one client sent is the same when another sends it."""
 
 
 class RequestParser:
     """Cuts one connection's byte stream into requests. `max_head_bytes` bounds the request line and the fields together."""
 
-    __slots__ = ("_body_bytes", "_max_head_bytes", "_parser", "_received", "_rest")
+    __slots__ = ("_body_bytes", "_head_untrusted", "_max_head_bytes", "_parser", "_received", "_rest")
 
     def __init__(self, max_head_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
         self._parser: h11.Connection | None = None
         self._rest = b""
+        self._head_untrusted = b""
         self._received = 0
         self._body_bytes = 0
 
@@ -47,15 +148,27 @@ class RequestParser:
         """
         parser = self._parser
         if parser is None:
-            data_untrusted = self._rest + data_untrusted if self._rest else data_untrusted
+            if self._rest:
+                data_untrusted, self._rest = self._rest + data_untrusted, b""
+            request = _remembered.whole(data_untrusted)
+            if request is not None and len(data_untrusted) <= self._max_head_bytes:
+                return request
+            found = _remembered.split(data_untrusted, self._max_head_bytes)
+            if found is not None:
+                request, size = found
+                self._rest = data_untrusted[size:]
+                return request
             if data_untrusted[:1] in (b"\r", b"\n"):
                 # RFC 9112 2.2: an empty line before a request line is ignored. One request's worth of them is enough.
                 data_untrusted = data_untrusted.lstrip(b"\r\n")
-            self._rest = b""
             if not data_untrusted:
                 return None
+            self._head_untrusted = data_untrusted
             parser = self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head_bytes)
             self._received = self._body_bytes = 0
+        elif data_untrusted:
+            # It came in pieces, as few heads do.
+            self._head_untrusted = b""
         if data_untrusted:
             self._received += len(data_untrusted)
             parser.receive_data(data_untrusted)
@@ -81,7 +194,7 @@ class RequestParser:
             raise BadRequest(431, "the request line and header fields are too large")
         headers = [(name.lower(), value) for name, value in event.headers.raw_items()]
         content_length = transfer_encoding = False
-        keep_alive = version == b"1.1"
+        connection_options: set[bytes] = set()
         for name, value in headers:
             if name not in _FRAMING_FIELDS:
                 continue
@@ -90,14 +203,22 @@ class RequestParser:
             elif name == b"transfer-encoding":
                 transfer_encoding = True
             else:
-                keep_alive = _keeps_alive(value, keep_alive)
+                connection_options.update(option.strip() for option in value.lower().split(b","))
         if transfer_encoding and (content_length or version == b"1.0"):
             # RFC 9112 6.1 and 6.3: two ways to find the end of one message are how requests are smuggled.
             raise BadRequest(400, "Transfer-Encoding together with Content-Length or HTTP/1.0")
+        # RFC 9112 section 9.3: `close` wins over `keep-alive`, in whichever field it stands.
+        wants_to_stay = version == b"1.1" or b"keep-alive" in connection_options
+        keep_alive = wants_to_stay and b"close" not in connection_options
+        request = Request(event.method, event.target, version, headers, keep_alive)
         if not content_length and not transfer_encoding:
             # RFC 9112 6.3: no body. What is left belongs to the next request, and h11 need not be asked.
             self._end_request(parser)
-        return Request(event.method, event.target, version, headers, keep_alive)
+            head_untrusted = self._head_untrusted
+            if head_untrusted and version == event.http_version:
+                _remembered.remember(head_untrusted[: len(head_untrusted) - len(self._rest)], request)
+        self._head_untrusted = b""
+        return request
 
     def _end_request(self, parser: h11.Connection) -> None:
         self._rest = bytes(parser.trailing_data[0])
@@ -127,14 +248,6 @@ class RequestParser:
                 self._body_bytes += len(event.data)
                 if self._body_bytes > MAX_BODY_BYTES:
                     raise BadRequest(413, f"a request's body may have {MAX_BODY_BYTES} bytes here")
-
-
-def _keeps_alive(connection_untrusted: bytes, so_far: bool) -> bool:
-    """What a Connection field says of the connection's life (RFC 9112 section 9.3): `close` wins over `keep-alive`."""
-    options = [option.strip() for option in connection_untrusted.lower().split(b",")]
-    if b"close" in options:
-        return False
-    return so_far or b"keep-alive" in options
 
 
 def _bad_request(error: h11.RemoteProtocolError) -> BadRequest:

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ktls_server.files.remembered import SMALL_BYTES
 from ktls_server.files.resolve import Root
 from ktls_server.files.site import Site, SiteOptions
 from ktls_server.semantics.messages import FileSlice, Request
 
 from .asking import Answer, answer, ask
-from .cases import CASES, HTML, MODIFIED, SITES, STYLE, TEXT, Case, make_folder
+from .cases import CASES, HTML, MODIFIED, SITES, STYLE, Case, make_folder
 
 
 @pytest.fixture
@@ -151,8 +152,9 @@ def test_the_tag_changes_with_the_file(folder: Path, change: Callable[[Path], No
 @pytest.mark.parametrize(
     "case", [case for case in CASES.values() if case.status in (200, 206)], ids=lambda case: case.what
 )
-def test_what_comes_from_a_file_is_left_to_sendfile(case: Case, folder: Path) -> None:
-    """No byte of a file is in memory, however many parts of it are sent; only a listing has no file."""
+def test_what_comes_from_a_file_is_left_to_sendfile(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No byte of a file that is not small is in memory, however many parts of it are sent; a listing has no file."""
+    monkeypatch.setattr("ktls_server.files.site.SMALL_BYTES", 0)
     with serving(folder, **SITES[case.site]) as site:
         fields = case.request_fields(lambda fields: ask(site, case.target, **fields).fields["etag"])
         headers = [(name.encode(), value.encode()) for name, value in {"host": "localhost", **fields}.items()]
@@ -170,6 +172,20 @@ def test_what_comes_from_a_file_is_left_to_sendfile(case: Case, folder: Path) ->
         assert not sizes
     else:
         assert (sizes, texts) == ([response.content_length], [])
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL_BYTES, SMALL_BYTES + 1])
+def test_a_small_file_goes_out_with_its_head(folder: Path, size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    (folder / "file.bin").write_bytes(data[:size])
+    with serving(folder) as site:
+        response = site.respond(Request(b"GET", b"/file.bin", b"1.1", [(b"host", b"localhost")]))
+        in_memory = size <= SMALL_BYTES
+        assert (response.fd < 0) == in_memory
+        assert response.content_length == size
+        if in_memory:
+            assert response.body == ((data[:size],) if size else ())
+        response.close()
 
 
 def test_ranges_reach_past_four_gibibytes(folder: Path) -> None:
@@ -306,23 +322,6 @@ def test_an_error_before_there_is_a_request_leaves_the_folder_alone(folder: Path
         response = site.error(400, "This is no HTTP.", close=True)
     assert response.body == (b"400 Bad Request: This is no HTTP.\n",)
     assert (response.fd, response.close_connection) == (-1, True)
-
-
-def test_the_authenticator_is_asked_before_the_folder(folder: Path) -> None:
-    asked: list[bytes | None] = []
-
-    def authenticator(authorization: bytes | None) -> bool:
-        asked.append(authorization)
-        return authorization == b"Basic eA=="
-
-    with serving(folder, authenticator=authenticator) as site:
-        for target in (b"/ten.txt", b"/nothing"):
-            got = ask(site, target)
-            assert got.status == 401
-            assert got.fields["www-authenticate"] == 'Basic realm="ktls_server", charset="UTF-8"'
-        assert ask(site, b"/ten.txt", authorization="Basic eA==").body == TEXT
-        assert ask(site, b"/ten.txt", authorization="Basic eB==").status == 401
-    assert asked == [None, None, b"Basic eA==", b"Basic eB=="]
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
