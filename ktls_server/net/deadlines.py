@@ -74,22 +74,18 @@ class Deadlines:
         return [watched for bucket in self._buckets.values() for watched in bucket]
 
     def earliest_first(self) -> Iterator[Watched]:
-        """All of it, the one that has waited longest first (within half a second); stop when you have what you want."""
-        for bucket in sorted(self._buckets):
-            for watched in list(self._buckets.get(bucket, ())):
-                if _bucket_of(watched.deadline) > bucket:
+        """All of it, each once, the longest wait first (within half a second); stop when you have what you want."""
+        last = -1
+        while later := [bucket for bucket in self._buckets if bucket > last]:
+            last = min(later)
+            for watched in list(self._buckets[last]):
+                if _bucket_of(watched.deadline) > last:
                     self.remove(watched)
-                    self.add(watched)  # Its turn comes later in this very walk, or in the next.
+                    self.add(watched)  # Its turn comes later in this very walk.
                 else:
                     yield watched
-        # What was put off during the walk.
-        yield from sorted(self.all(), key=_deadline)
 
 
 def _bucket_of(deadline: float) -> int:
     """The first half second that begins after the deadline."""
     return int(deadline / BUCKET_SECONDS) + 1
-
-
-def _deadline(watched: Watched) -> float:
-    return watched.deadline
