@@ -9,14 +9,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
+import sys
 from collections import Counter
+from collections.abc import Awaitable
+from functools import partial
 from typing import Final
 
+from ..accesslog import LoggedConnection
 from ..beginning import PlainBeginning
 from ..counters import Counters
+from ..errors import BadRequest
 from ..exchange import Handler, Service
 from ..http1.conversation import Http1
-from ..semantics.messages import Response
+from ..semantics.messages import Request, Response
 from ..settings import Settings
 from .client_counts import ClientCounts
 from .connections import Connections
@@ -43,7 +48,7 @@ def plain_connections(
     own = dataclasses.replace(
         settings,
         max_connections=connections,
-        max_connections_per_address=connections,
+        max_connections_per_address=sys.maxsize,  # The oldest connection makes room, whoever has it.
         max_head_bytes=_MAX_HEAD_BYTES,
         keepalive_timeout=seconds,
         head_timeout=seconds,
@@ -52,7 +57,7 @@ def plain_connections(
     )
     service = Service(
         settings=own,
-        handler=handler,
+        handler=partial(_answer, handler),
         refuse=refuse,
         counters=counters,
         responses=responses,
@@ -60,6 +65,17 @@ def plain_connections(
         access_log=None,
     )
     return Connections(service, PlainBeginning(Http1()), listeners, loop, ClientCounts(workers=1))
+
+
+def _answer(handler: Handler, request: Request, client: LoggedConnection) -> Response | Awaitable[Response]:
+    """`handler`'s answer, or its refusal; without the body where the client asked for the head alone (RFC 9110 9.3.2)."""
+    try:
+        response = handler(request, client)
+    except BadRequest as refusal:
+        response = refuse(refusal.status, refusal.explanation)
+    if request.method == b"HEAD" and isinstance(response, Response):
+        response.body = ()
+    return response
 
 
 def text(status: int, body: bytes, content_type: bytes = b"text/plain; charset=utf-8") -> Response:
