@@ -149,21 +149,25 @@ class Life(Watched):
 
 
 class Exchange:
-    """One request and its answer. `request` is None where what came could not be read as one.
+    """One request and its answer: `begin`, then `finish`, once each. HTTP/1.1 uses the same object for one after the other.
 
-    `finish` has to be called once: it counts and logs.
+    `request` is None where what came could not be read as one. `began` is when it was complete, by `time.monotonic`.
     """
 
-    __slots__ = ("_client", "_service", "request", "started")
+    __slots__ = ("_client", "_service", "began", "request")
 
-    def __init__(self, service: Service, client: LoggedConnection, request: Request | None, started: float) -> None:
-        """`started` is when the request was complete, by `time.perf_counter`."""
+    def __init__(self, service: Service, client: LoggedConnection) -> None:
         self._service = service
         self._client = client
-        self.request = request
-        self.started = started
+        self.request: Request | None = None
+        self.began = 0.0
 
-    def finish(self, response: Response, sent: int, *, now: float = 0.0) -> None:
+    def begin(self, request: Request | None, now: float) -> None:
+        """A request is here."""
+        self.request = request
+        self.began = now
+
+    def finish(self, response: Response, sent: int, now: float) -> None:
         """Count and log. `sent`: how many bytes of the body were taken by the kernel."""
         service, client = self._service, self._client
         # A response that was cut counts with what was sent of it, as in nginx's log.
@@ -171,8 +175,7 @@ class Exchange:
         service.responses[response.status] += 1
         service.body_bytes[client.tx] += size
         if service.access_log is not None:
-            duration = (now or time.perf_counter()) - self.started
-            service.access_log.write(client, self.request, response.status, size, duration)
+            service.access_log.write(client, self.request, response.status, size, now - self.began)
 
 
 def log_unreadable(error: FileUnreadable, response: Response) -> None:

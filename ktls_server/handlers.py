@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from .access import PasswordGate
 from .accesslog import LoggedConnection
 from .errors import TryLater
+from .exchange import Handler
 from .files.site import Site
 from .net.addresses import client_of
 from .semantics.messages import Request, Response
@@ -26,6 +27,11 @@ class FilesHandler:
     def __init__(self, site: Site, gate: PasswordGate | None = None) -> None:
         self.site = site
         self._gate = gate
+
+    @property
+    def handler(self) -> Handler:
+        """What to call for each request: without a gate the site itself."""
+        return self if self._gate is not None else self.site.respond
 
     def __call__(self, request_untrusted: Request, client: LoggedConnection) -> Response | Awaitable[Response]:
         gate = self._gate

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "exchange": {"accesslog", "counters", "net", "semantics", "settings", "transport"},
     "http1": {"exchange", "net", "semantics", "transport"},
     "http2": {"exchange", "net", "semantics", "transport"},
-    "handlers": {"access", "accesslog", "files", "net", "semantics"},
+    "handlers": {"access", "accesslog", "exchange", "files", "net", "semantics"},
     "beginning": {"accesslog", "counters", "exchange", "handshake", "keys", "net", "transport"},
     "connection": {"accesslog", "exchange", "net", "transport"},
 }

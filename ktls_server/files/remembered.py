@@ -11,11 +11,9 @@ within one step would leave no trace in the identity.
 
 The calls that prove an answer, each for a reason:
 
-- for each file in the root itself one stat that follows no symlink. It shows whether the file has changed; since nothing
-  is followed, it cannot lead out of the root.
-- for each file in a folder below openat2, fstat and close, since a folder on the way may have become a symlink that leads
-  out.
-- for each sibling that the client would prefer one faccessat, since the sibling may have appeared.
+- for each folder on the way one lstat: it has not become a symlink that leads out of the root.
+- for each file one lstat: it has not changed. (Where symlinks are on the way: openat2 beneath the root, fstat, close.)
+- for each sibling that the client would prefer one faccessat: it has not appeared.
 """
 
 from __future__ import annotations
@@ -23,10 +21,10 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from ..semantics.messages import Response
-from .resolve import Identity, Root
+from .resolve import Proof, Root
 
 SMALL_BYTES: Final = 16 * 1024
 """The largest file whose bytes are kept: with its head it fills one record."""
@@ -44,13 +42,6 @@ SETTLED_SECONDS: Final = 2.0
 Key: TypeAlias = tuple[bytes | None, ...]
 
 
-class Proof(NamedTuple):
-    """What has to hold for an answer to be true. Paths are relative to the root."""
-
-    files: tuple[tuple[bytes, Identity], ...]
-    absent: tuple[bytes, ...]
-
-
 class Answers:
     """Bounded in number and bytes; what was not asked for longest goes first."""
 
@@ -66,24 +57,16 @@ class Answers:
         if remembered is None:
             return None
         response, proof = remembered
-        if not self.holds(proof):
+        if not self._root.holds(proof):
             self._forget(key)
             return None
         self._answers.move_to_end(key)
         return response
 
-    def holds(self, proof: Proof) -> bool:
-        """Whether the file system is as the proof says."""
-        root = self._root
-        for path, identity in proof.files:
-            if root.identity(path) != identity:
-                return False
-        return not any(root.seems_to_hold(path) for path in proof.absent)
-
-    def is_settled(self, identity: Identity) -> bool:
-        """Whether a file is old enough for its identity to tell its states apart."""
-        newest = max(identity[4:]) / 1e9
-        return newest < self._clock() - SETTLED_SECONDS
+    def is_settled(self, proof: Proof) -> bool:
+        """Whether all files are old enough for their identities to tell their states apart."""
+        settled_ns = (self._clock() - SETTLED_SECONDS) * 1e9
+        return all(max(identity[4:]) < settled_ns for _, identity in proof.files)
 
     def remember(self, key: Key, response: Response, proof: Proof) -> None:
         """Keep an answer without a descriptor. Nobody may change it from now on."""

@@ -19,6 +19,7 @@ import ctypes
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -91,6 +92,17 @@ Identity: TypeAlias = tuple[int, int, int, int, int, int]
 """Mode, device, inode, size, and the times of the last change of content and of inode in nanoseconds."""
 
 
+class Proof(NamedTuple):
+    """What an answer was made from: paths relative to the root, each with what it was.
+
+    `folders` are those on the way, with mode, device and inode, outermost first; None where symlinks are on the way.
+    """
+
+    folders: tuple[tuple[bytes, tuple[int, int, int]], ...] | None
+    files: tuple[tuple[bytes, Identity], ...]
+    absent: tuple[bytes, ...]
+
+
 def identity_of(status: os.stat_result) -> Identity | None:
     """None for anything but a regular file."""
     return _identity(status) if stat.S_ISREG(status.st_mode) else None
@@ -139,26 +151,60 @@ class Root:
             return None
         return found
 
-    def identity(self, path_untrusted: bytes) -> Identity | None:
-        """What tells one state of a file from another; None where nothing is there, or it takes more to find out.
+    def proof(self, files: Sequence[tuple[bytes, os.stat_result]], absent: tuple[bytes, ...]) -> Proof | None:
+        """What tells that these files, found with that status, are still there and unchanged, and those names still absent.
 
-        As contained as `find`. A name without a slash is looked up in the root itself and not followed, so one call is
-        enough; on a longer path any folder could have become a symlink, so the kernel resolves it beneath the root.
+        None where that cannot be told. The cheaper way is taken if it holds now: it does where no symlink is on the way.
         """
+        identities = [(path, identity_of(status)) for path, status in files]
+        proved = tuple((path, identity) for path, identity in identities if identity is not None)
+        if len(proved) < len(identities):
+            return None
+        names = {path[:end] for path, _ in proved for end in range(len(path)) if path[end : end + 1] == b"/"}
         try:
-            if b"/" not in path_untrusted:
-                status = os.stat(path_untrusted, dir_fd=self._fd, follow_symlinks=False)
-            else:
-                fd = self._look(path_untrusted)
-                if fd < 0:
-                    return None
-                try:
-                    status = os.fstat(fd)
-                finally:
-                    os.close(fd)
+            found = [(name, os.lstat(name, dir_fd=self._fd)) for name in sorted(names, key=len)]
         except OSError:
             return None
-        return _identity(status)
+        folders = tuple((name, (status.st_mode, status.st_dev, status.st_ino)) for name, status in found)
+        for proof in (Proof(folders, proved, absent), Proof(None, proved, absent)):
+            if self.holds(proof):
+                return proof
+        return None
+
+    def holds(self, proof: Proof) -> bool:
+        """Whether everything is as the proof says. As contained as `find`.
+
+        Without symlinks on the way: each folder from the root down is the same folder, and then the file, looked at last,
+        is the same file. Was a folder exchanged for a symlink between two of these looks, the proof is of the moment
+        before. Otherwise the kernel resolves each path beneath the root.
+        """
+        folders, files, absent = proof
+        fd = self._fd
+        try:
+            if folders is None:
+                for path, identity in files:
+                    if self._resolved_identity(path) != identity:
+                        return False
+            else:
+                for path, folder in folders:
+                    status = os.lstat(path, dir_fd=fd)
+                    if (status[0], status[2], status[1]) != folder:
+                        return False
+                for path, identity in files:
+                    if _identity(os.lstat(path, dir_fd=fd)) != identity:
+                        return False
+            return not absent or not any(map(self.seems_to_hold, absent))
+        except OSError:
+            return False
+
+    def _resolved_identity(self, path_untrusted: bytes) -> Identity:
+        fd = self._look(path_untrusted)
+        if fd < 0:
+            raise OSError(-fd, os.strerror(-fd))
+        try:
+            return _identity(os.fstat(fd))
+        finally:
+            os.close(fd)
 
     def seems_to_hold(self, path_untrusted: bytes) -> bool:
         """A cheap first look for what is mostly not there: False is an answer, True says only that looking is worth it.

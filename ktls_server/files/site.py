@@ -37,9 +37,9 @@ from ..semantics.target import Target, encode_path, parse_target
 from .content_types import content_type_of
 from .listing import CONTENT_SECURITY_POLICY, JSON, as_html, as_json, order_of_query, read_entries
 from .pages import EXPLANATIONS, HTML, error_page
-from .remembered import SMALL_BYTES, Answers, Key, Proof
+from .remembered import SMALL_BYTES, Answers, Key
 from .representation import Representation, describe
-from .resolve import Found, Root, identity_of
+from .resolve import Found, Root
 from .rules import DEFAULT_CACHE_CONTROL, Rules
 
 _logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Site:
         """Give the root's descriptor back."""
         self._root.close()
 
-    def respond(self, request: Request) -> Response:
+    def respond(self, request: Request, _client: object = None) -> Response:
         """The answer to a request; never raises for anything that is in one. The receiver closes the response."""
         try:
             key = request.answer_key
@@ -295,20 +295,18 @@ class Site:
         if not self._asked_before(key):
             return
         absent = []
-        files = [(path[1:], identity_of(original))]
+        files = [(path[1:], original)]
         for coding in preferred:
             sibling_path = path[1:] + SIBLING_EXTENSION[coding]
             if sibling is not None and coding == sibling[0]:
-                files.append((sibling_path, identity_of(sibling[1])))
+                files.append((sibling_path, sibling[1]))
                 break
             absent.append(sibling_path)
-        proved = tuple((name, identity) for name, identity in files if identity is not None)
-        if len(proved) == len(files) and all(self._answers.is_settled(identity) for _, identity in proved):
+        proof = self._root.proof(files, tuple(absent))
+        if proof is not None and self._answers.is_settled(proof):
             if response.status == HTTPStatus.OK:
                 response.prepared = field_lines(response)
-            proof = Proof(proved, tuple(absent))
-            if self._answers.holds(proof):
-                self._answers.remember(key, response, proof)
+            self._answers.remember(key, response, proof)
 
     def _asked_before(self, key: Key) -> bool:
         """Whether this was asked for lately. What is asked for once is not worth remembering."""

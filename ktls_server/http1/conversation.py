@@ -36,48 +36,48 @@ class Http1:
         service = life.service
         channel, reader, writer = transport.channel, transport.reader, transport.writer
         parser = RequestParser(service.settings.max_head_bytes)
-        heads = self._heads
+        heads, client = self._heads, life.client
         keepalive_seconds = service.settings.keepalive_timeout
         left = service.settings.max_requests
-        perf_counter = time.perf_counter
-        keep_alive = True
+        monotonic = time.monotonic
+        exchange = Exchange(service, client)
+        keep_alive, is_begun, pending = True, False, reader.pending
         while keep_alive:
             # 1. A whole request, or what has to be answered in its place.
             request: Request | None = None
             response: Response | Awaitable[Response]
             try:
-                data = b""
-                while True:
-                    if not parser.idle or data:
+                if is_begun:
+                    request = parser.next_request(b"")
+                while request is None:
+                    if is_begun and life.stage is Stage.IDLE:
+                        life.enter(Stage.REQUEST)
+                    if not pending:
+                        await channel.readable()
+                    data = reader.read()
+                    if data is not None:
+                        if not data:
+                            return
                         request = parser.next_request(data)
-                        if request is not None:
-                            break
-                        if not parser.idle and life.stage is Stage.IDLE:
-                            life.enter(Stage.REQUEST)
-                    received = None
-                    while received is None:
-                        if not reader.pending:
-                            await channel.readable()
-                        received = reader.read()
-                    if not received:
-                        return
-                    data = received
-                started = perf_counter()
+                        is_begun = not parser.idle
+                    pending = reader.pending
+                exchange.begin(request, monotonic())
                 body_is_read = parser.skip_body(b"") or await _skip_body(life, transport, parser, request)
                 # 2. The answer.
-                response = service.handler(request, life.client)
+                response = service.handler(request, client)
                 if response.__class__ is not Response:
                     response = await _wait_for_handler(life, response)  # type: ignore[arg-type]
             except BadRequest as refusal:
-                body_is_read, request, started = False, None, perf_counter()
+                body_is_read, request = False, None
+                exchange.begin(None, monotonic())
                 response = service.refuse(refusal.status, refusal.explanation)
             except Interrupted:
                 if life.stage is not Stage.REQUEST:
                     raise
                 channel.interrupted = False
-                body_is_read, request, started = False, None, perf_counter()
+                body_is_read, request = False, None
+                exchange.begin(None, monotonic())
                 response = service.refuse(408, _TOO_LATE)
-            assert isinstance(response, Response)
             left -= 1
             keep_alive = (
                 body_is_read
@@ -89,10 +89,9 @@ class Http1:
                 and not service.draining
             )
             # 3. On its way.
-            exchange = Exchange(service, life.client, request, started)
             head = heads.head(response, keep_alive, request is not None and request.version == b"1.0")
             parts = response.body
-            at_once = head + parts[0] if len(parts) == 1 and isinstance(parts[0], bytes) else head
+            at_once = head + parts[0] if len(parts) == 1 and parts[0].__class__ is bytes else head
             body_begins = channel.sent + len(head)
             try:
                 if at_once is head and parts:
@@ -109,15 +108,17 @@ class Http1:
             finally:
                 if response.fd >= 0:
                     response.close()
-                ended = perf_counter()
-                exchange.finish(response, channel.sent - body_begins, now=ended)
+                now = monotonic()
+                exchange.finish(response, channel.sent - body_begins, now)
             if life.stage is not Stage.IDLE:
                 if keep_alive:
                     life.enter(Stage.IDLE)
             else:
-                life.deadline = time.monotonic() + keepalive_seconds
-                service.note_turn(ended - started)
-            if keep_alive and (not parser.idle or reader.pending):
+                life.deadline = now + keepalive_seconds
+                service.note_turn(now - exchange.began)
+            is_begun = not parser.idle
+            pending = reader.pending
+            if is_begun or pending:
                 await YIELD
 
 

@@ -74,7 +74,7 @@ class Worker:
         self._files = FilesHandler(open_site(settings), self._gate)
         self.service = Service(
             settings=settings,
-            handler=self._files,
+            handler=self._files.handler,
             refuse=lambda status, explanation: self._files.site.error(status, explanation, close=True),
             counters=counters,
             responses=counters.responses,
@@ -178,6 +178,7 @@ class Worker:
         before = self._files.site
         self._files.site = reopen_site(self._settings, before)
         if self._files.site is not before:
+            self.service.handler = self._files.handler
             # A handler that waits (for a thread that lists a folder) may use it for so long.
             self._loop.call_later(HANDLER_SECONDS, before.close)
 

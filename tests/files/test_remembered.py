@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ktls_server.files import remembered
-from ktls_server.files.remembered import Answers, Proof
-from ktls_server.files.resolve import Root, identity_of
+from ktls_server.files.remembered import Answers
+from ktls_server.files.resolve import Proof, Root
 from ktls_server.files.site import Site
 from ktls_server.semantics.messages import Response
 from tests.files.asking import ask
@@ -21,7 +21,7 @@ from tests.files.test_site import serving
 @pytest.fixture(autouse=True)
 def every_file_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """ctime cannot be set, and waiting two seconds in each test is long."""
-    monkeypatch.setattr(Answers, "is_settled", lambda _self, _identity: True)
+    monkeypatch.setattr(Answers, "is_settled", lambda _self, _proof: True)
 
 
 @pytest.fixture
@@ -148,12 +148,26 @@ def test_what_changed_a_moment_ago_is_not_remembered(site_folder: Path, monkeypa
 def test_an_answer_is_settled_after_two_seconds(site_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     root = Root(site_folder)
-    identity = identity_of((site_folder / "page.html").stat())
-    assert identity is not None
-    newest = max(identity[4:]) / 1e9
-    assert not Answers(root, lambda: newest + 1.9).is_settled(identity)
-    assert Answers(root, lambda: newest + 2.1).is_settled(identity)
+    status = (site_folder / "page.html").stat()
+    proof = root.proof([(b"page.html", status)], ())
+    assert proof is not None
+    newest = max(status.st_mtime_ns, status.st_ctime_ns) / 1e9
+    assert not Answers(root, lambda: newest + 1.9).is_settled(proof)
+    assert Answers(root, lambda: newest + 2.1).is_settled(proof)
     root.close()
+
+
+def test_a_file_behind_a_symlink_inside_the_root_is_remembered_and_followed_again(site_folder: Path) -> None:
+    (site_folder / "releases" / "2").mkdir(parents=True)
+    (site_folder / "releases" / "2" / "page.html").write_bytes(b"second")
+    (site_folder / "current").symlink_to("sub")
+    with serving(site_folder) as site:
+        for _ in range(3):
+            assert ask(site, b"/current/page.html").body == b"before"
+        assert from_memory(site) == 1
+        (site_folder / "current").unlink()
+        (site_folder / "current").symlink_to("releases/2")
+        assert ask(site, b"/current/page.html").body == b"second"
 
 
 def test_what_is_asked_for_once_is_not_remembered(site_folder: Path) -> None:
@@ -178,7 +192,7 @@ def test_memory_is_bounded_and_what_was_not_asked_for_longest_goes_first(
     monkeypatch.setattr(remembered, "MAX_ANSWERS", 3)
     root = Root(site_folder)
     answers = Answers(root)
-    proof = Proof((), ())
+    proof = Proof((), (), ())
     for number in range(3):
         answers.remember((b"%d" % number,), Response(200, [], (bytes(100),), 100), proof)
     assert answers.get((b"0",)) is not None
