@@ -24,12 +24,12 @@ __all__ = ["cache", "kernel_tls", "servers", "site", "start_server"]
 
 VARIANTS = {
     "kernel": (
-        Variant("kernel", "uvloop"),
-        Variant("kernel", "asyncio", ("--ktls-rx", "off")),
+        Variant("kernel", "uvloop", ("--ktls-rx", "on")),
+        Variant("kernel", "asyncio"),
     ),
     "userspace": (Variant("userspace", "uvloop"), Variant("userspace", "asyncio")),
 }
-"""Where kernel TLS can receive too, the two of the kernel differ in who decrypts."""
+"""Where the kernel can rekey, the two of the kernel differ in who decrypts."""
 
 VERSIONS = {"TLSv1.2": TLS_1_2, "TLSv1.3": TLS_1_3}
 
