@@ -299,6 +299,8 @@ class Writer:
                 self._records_left = self._record_limit
 
     def _next_control(self) -> bool:
+        if self.ended:
+            return False
         if self._update_cause:
             # Further requests that come before this one is out are answered by it, too (RFC 8446 section 4.6.3).
             self._key_updates[self._update_cause] += 1
