@@ -22,6 +22,22 @@ END_OF_CHUNKS = b"0\r\n\r\n"
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 TIMEOUT_SECONDS = 30
 
+CURL_FIELDS = b"Host: localhost\r\nAccept: */*\r\n"
+BROWSER_FIELDS = (
+    b"Host: localhost\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
+    b"Accept: image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5\r\n"
+    b"Accept-Language: en-US,en;q=0.5\r\n"
+    b"Accept-Encoding: gzip, deflate, br, zstd\r\n"
+    b"Connection: keep-alive\r\n"
+    b"Referer: https://localhost/\r\n"
+    b"Sec-Fetch-Dest: image\r\n"
+    b"Sec-Fetch-Mode: no-cors\r\n"
+    b"Sec-Fetch-Site: same-origin\r\n"
+    b"Priority: u=5, i\r\n"
+)
+"""What a browser sends for a part of a page."""
+
 
 class Client:
     """One connection; `cipher` is what was agreed on."""
@@ -31,14 +47,19 @@ class Client:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = context.wrap_socket(raw, server_hostname="localhost")
         assert not self._sock.session_reused
-        self._request = b"GET %b HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n" % job["path"].encode()
+        self._fields = BROWSER_FIELDS if job.get("browser") else CURL_FIELDS
+        self._request = self.request_for(job["path"])
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         agreed = self._sock.cipher()
         assert agreed is not None
         self.cipher = agreed[0]
 
-    def send_request(self) -> None:
-        self._sock.sendall(self._request)
+    def request_for(self, path: str) -> bytes:
+        """The bytes of a GET."""
+        return b"GET %b HTTP/1.1\r\n%b\r\n" % (path.encode(), self._fields)
+
+    def send_request(self, request: bytes | None = None) -> None:
+        self._sock.sendall(request or self._request)
 
     def read_response(self) -> int:
         """One whole response; returns the bytes of its body (with the framing, where it came in chunks)."""

@@ -1,6 +1,7 @@
 """The load: so many requests on one connection, or so many connections with one request each.
 
-Started as a `ClientProcess`. A job names the kind ("requests", "connections"), the port, the path and the count.
+Started as a `ClientProcess`. A job names the kind ("requests", "connections", "page"), the port, the path and the count,
+whether the fields are a browser's, and for a page the paths.
 """
 
 from __future__ import annotations
@@ -32,12 +33,24 @@ def connections(context: ssl.SSLContext, job: Job) -> Result:
     return {"bytes": size, "cipher": client.cipher}
 
 
+def page(client: Client, paths: list[str]) -> Result:
+    """Different files, each asked for once, over one connection."""
+    size = 0
+    for path in paths:
+        client.send_request(client.request_for(path))
+        size += client.read_response()
+    client.close()
+    return {"bytes": size, "cipher": client.cipher}
+
+
 def prepare(job: Job) -> Callable[[], Result]:
     """Connect, and ask once, so that nothing is done for the first time later."""
     context = make_context()
     client = Client(context, job)
     if job["kind"] == "requests":
         return partial(requests, client, job["count"])
+    if job["kind"] == "page":
+        return partial(page, client, job["paths"])
     client.close()
     return partial(connections, context, job)
 

@@ -18,8 +18,9 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +56,8 @@ NAMES: Final = (
 LARGE: Final = "large.bin"
 SMALL: Final = "small.bin"
 SMALL_BYTES: Final = 1024
+MANY: Final = "many"
+MANY_FILES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Effort:
     large_bytes: int = 12_000_000
     requests: tuple[int, int] = (50, 250)
     connections: tuple[int, int] = (5, 25)
+    page_files: int = 51
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,31 +78,41 @@ class Bench:
     client: ClientProcess
     server: Server
     effort: Effort
+    unseen: Iterator[int] = field(default_factory=lambda: iter(range(MANY_FILES)))
+    """The files of the large folder that this server was not asked for yet."""
 
     def figures(self) -> Figures:
         """All figures. Raises SystemRefusal where the wrong side encrypts."""
         self._count("requests", SMALL, self.effort.requests[0])  # what Python and the server do for the first time
-        rows = [self._repetition() for _ in range(self.effort.repetitions)]
-        return figures_of(*map(list, zip(*rows, strict=True)))
+        return figures_of([self._repetition() for _ in range(self.effort.repetitions)])
 
-    def _repetition(self) -> tuple[float, float, float]:
+    def _repetition(self) -> tuple[float, float, float, float, float]:
         effort = self.effort
         large = self._count("requests", LARGE, 1) - self._count("requests", SMALL, 1)
         few, many = effort.requests
         requests = self._count("requests", SMALL, many) - self._count("requests", SMALL, few)
+        browser = self._count("requests", SMALL, many, browser=True) - self._count("requests", SMALL, few, browser=True)
+        page = self._page(effort.page_files) - self._page(1)
         few_new, many_new = effort.connections
         connections = self._count("connections", SMALL, many_new) - self._count("connections", SMALL, few_new)
         return (
             large / (effort.large_bytes - SMALL_BYTES),
             requests / (many - few),
+            browser / (many - few),
+            page / (effort.page_files - 1),
             connections / (many_new - few_new),
         )
 
-    def _count(self, kind: str, file: str, count: int) -> float:
+    def _page(self, count: int) -> float:
+        """`count` files of a large folder that were never asked for before."""
+        paths = [f"/static/{MANY}/{number:05}.png" for number in islice(self.unseen, count)]
+        return self._count("page", SMALL, count, browser=True, paths=paths)
+
+    def _count(self, kind: str, file: str, count: int, **more: object) -> float:
         """The server's instructions for one job. Makes sure of who encrypted."""
         contestant = self.server.contestant
         keyed_before = keyed_connections()
-        self.client.give({"kind": kind, "port": self.server.port, "path": f"/static/{file}", "count": count})
+        self.client.give({"kind": kind, "port": self.server.port, "path": f"/static/{file}", "count": count, **more})
         self.client.wait_until_ready()
         time.sleep(SETTLE_SECONDS)
         before = cpu_seconds(self.server.pid)
@@ -159,6 +173,9 @@ def make_site(folder: Path, large_bytes: int) -> Site:
     scratch.mkdir()
     (static / LARGE).write_bytes(bytes(large_bytes))
     (static / SMALL).write_bytes(bytes(SMALL_BYTES))
+    (static / MANY).mkdir()
+    for number in range(MANY_FILES):
+        (static / MANY / f"{number:05}.png").write_bytes(bytes(SMALL_BYTES))
     pair = certificate_in(folder / "certificate")
     return Site(folder / "site", scratch, pair.cert, pair.key)
 

@@ -74,16 +74,21 @@ class RememberedHeads:
         if end < 0 or end + len(_END_OF_HEAD) > min(max_head_bytes, self.MAX_HEAD_BYTES):
             return None
         line_end = data_untrusted.find(_END_OF_LINE)
-        line = data_untrusted[:line_end]
+        line, fields = data_untrusted[:line_end], data_untrusted[line_end:end]
         found = self._lines.get(line)
         if found is None:
-            return None
+            if (b"1.1", fields) not in self._blocks:
+                return None
+            found = _judge_line(line)
+            if found is None:
+                return None
+            _keep(self._lines, line, found, self.MAX_LINES)
         method, target, version = found
-        block = self._blocks.get((version, data_untrusted[line_end:end]))
+        block = self._blocks.get((version, fields))
         if block is None:
             return None
         self._lines.move_to_end(line)
-        self._blocks.move_to_end((version, data_untrusted[line_end:end]))
+        self._blocks.move_to_end((version, fields))
         request = Request(method, target, version, block.headers, block.keep_alive, block.joined)
         size = end + len(_END_OF_HEAD)
         _keep(self._heads, data_untrusted[:size], request, self.MAX_HEADS)
@@ -109,6 +114,24 @@ class RememberedHeads:
         )
         found = _Block(request.headers_untrusted, request.keep_alive, fields)
         _keep(self._blocks, (request.version, block), found, self.MAX_BLOCKS)
+
+
+def _judge_line(line_untrusted: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """Method, target and version of a request line, by h11; None for a line that is worth a look at the whole head.
+
+    h11 judges a line by itself: what stands in the fields does not change it.
+    """
+    if b"\n" in line_untrusted or b"\r" in line_untrusted:
+        return None
+    parser = h11.Connection(h11.SERVER)
+    parser.receive_data(line_untrusted + b"\r\nHost: a\r\n\r\n")
+    try:
+        event = parser.next_event()
+    except h11.RemoteProtocolError:
+        return None
+    if not isinstance(event, h11.Request) or event.http_version not in (b"1.1", b"1.0"):
+        return None
+    return event.method, event.target, event.http_version
 
 
 def _keep(remembered: OrderedDict[_Key, _Value], key: _Key, value: _Value, at_most: int) -> None:

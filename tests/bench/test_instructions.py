@@ -25,7 +25,14 @@ from ktls_server.kernel.probe import KernelTls
 EFFORT = Effort(repetitions=1, large_bytes=100_000, requests=(1, 3), connections=(1, 2))
 NO_KERNEL_TLS = KernelTls(reason="the kernel has no tls module (ENOENT)")
 
-FIGURES = Figures(per_byte=4.0, per_request=200_000, per_connection=3_000_000, spread=0.01)
+FIGURES = Figures(
+    per_byte=4.0,
+    per_request=200_000,
+    per_browser_request=220_000,
+    per_new_file=300_000,
+    per_connection=3_000_000,
+    spread=0.01,
+)
 OURS = Measured("ktls_server, uvloop, kTLS", "0.1.0", True, FIGURES)
 NGINX = Measured("nginx", "1.22.1", False, FIGURES)
 RUN = Run({"Linux": "6.12.1", "Python": "3.13.0"}, (OURS, NGINX), {"aiohttp, aiofastnet": "not installed"})
@@ -36,8 +43,14 @@ def with_figures(figures: Figures) -> Run:
 
 
 def test_each_figure_is_the_median_of_the_repetitions() -> None:
-    figures = figures_of([4.1, 4.0, 4.3], [200.0, 210.0, 190.0], [3000.0, 3000.0, 3030.0])
+    repetitions = [
+        (4.1, 200.0, 220.0, 300.0, 3000.0),
+        (4.0, 210.0, 220.0, 310.0, 3000.0),
+        (4.3, 190.0, 230.0, 290.0, 3030.0),
+    ]
+    figures = figures_of(repetitions)
     assert (figures.per_byte, figures.per_request, figures.per_connection) == (4.1, 200.0, 3000.0)
+    assert (figures.per_browser_request, figures.per_new_file) == (220.0, 300.0)
     assert figures.spread == pytest.approx(20 / 200)
 
 
@@ -46,9 +59,16 @@ def test_a_run_comes_back_from_its_json() -> None:
 
 
 def test_the_json_has_no_more_digits_than_mean_something() -> None:
-    run = with_figures(Figures(4.123456, 200_000.4, 3_000_000.2, 0.012345))
+    run = with_figures(Figures(4.123456, 200_000.4, 220_000.2, 300_000.3, 3_000_000.2, 0.012345))
     (figures, _) = [server["figures"] for server in json.loads(to_json(run))["servers"]]
-    assert figures == {"per_byte": 4.123, "per_request": 200_000, "per_connection": 3_000_000, "spread": 0.0123}
+    assert figures == {
+        "per_byte": 4.123,
+        "per_request": 200_000,
+        "per_browser_request": 220_000,
+        "per_new_file": 300_000,
+        "per_connection": 3_000_000,
+        "spread": 0.0123,
+    }
 
 
 def test_a_run_has_no_regressions_against_itself() -> None:
@@ -64,7 +84,9 @@ def test_a_run_has_no_regressions_against_itself() -> None:
         (replace(FIGURES, per_request=211_000), ["per_request"]),
         (replace(FIGURES, per_connection=3_140_000), []),
         (replace(FIGURES, per_connection=3_160_000), ["per_connection"]),
-        (Figures(1.0, 1.0, 1.0, 0.0), []),
+        (replace(FIGURES, per_browser_request=232_000), ["per_browser_request"]),
+        (replace(FIGURES, per_new_file=316_000), ["per_new_file"]),
+        (Figures(1.0, 1.0, 1.0, 1.0, 1.0, 0.0), []),
         (replace(FIGURES, per_byte=8.0, per_request=400_000), ["per_byte", "per_request"]),
     ],
 )
@@ -93,8 +115,10 @@ def test_what_differs_from_where_the_baseline_was_made_is_named() -> None:
 
 def test_the_table_says_who_encrypted_and_what_is_missing() -> None:
     lines = table(RUN).splitlines()
-    assert "| ktls_server, uvloop, kTLS 0.1.0 | kernel | 4.00 | 200,000 | 3,000,000 | 1.0% |" in lines
-    assert "| nginx 1.22.1 | userspace | 4.00 | 200,000 | 3,000,000 | 1.0% |" in lines
+    assert (
+        "| ktls_server, uvloop, kTLS 0.1.0 | kernel | 4.00 | 200,000 | 220,000 | 300,000 | 3,000,000 | 1.0% |" in lines
+    )
+    assert "| nginx 1.22.1 | userspace | 4.00 | 200,000 | 220,000 | 300,000 | 3,000,000 | 1.0% |" in lines
     assert "aiohttp, aiofastnet: not installed" in lines
 
 
