@@ -19,15 +19,22 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ktls_server import certificates
 from ktls_server.certificates import (
+    Authority,
     CertificatePair,
     Validity,
     ValidityWatch,
+    authority_in,
     certificate_in,
     development_certificate,
+    is_good_authority,
+    is_issued,
+    make_authority,
+    names_in,
+    remove_authority,
     validity_of,
 )
 from ktls_server.errors import ConfigurationError, SystemRefusal
@@ -355,3 +362,146 @@ def test_a_folder_of_the_users_keeps_its_mode_and_a_good_certificate(tmp_path: P
     assert not certificate_in(tmp_path).created
     assert certificate_in(tmp_path, ["more.test"]).created
     assert mode_of(tmp_path) == 0o755
+
+
+# The local authority
+
+
+def openssl_verify(pair: CertificatePair, authority: Authority, *options: str) -> subprocess.CompletedProcess[str]:
+    """As a client does that trusts the authority alone."""
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", *options]
+    command += ["-CAfile", str(authority.path), str(pair.cert)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "::1", "a.one.test", "192.168.3.4", "fd00::7", "8.8.8.8"])
+def test_a_strict_client_that_trusts_the_authority_accepts_what_it_issues(tmp_path: Path, name: str) -> None:
+    authority = make_authority(tmp_path / "authority", ["*.one.test", "8.8.8.8"])
+    pair = development_certificate(tmp_path / "cache", [name], authority)
+    assert is_issued(pair.cert, authority)
+    context = ssl.create_default_context(cafile=authority.path)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    assert handshake_in_memory(pair, context, name) == "TLSv1.3"
+    # The file itself still is what a client may be given.
+    assert handshake_in_memory(pair, strict_context(pair), name) == "TLSv1.3"
+    assert openssl_verify(pair, authority).stdout == f"{pair.cert}: OK\n"
+
+
+@pytest.mark.parametrize("name", ["example.org", "notlocalhost", "one.test.example.org", "8.8.8.8", "2001:db8::1"])
+def test_clients_refuse_what_the_authority_may_not_sign(tmp_path: Path, name: str) -> None:
+    authority = make_authority(tmp_path / "authority", ["one.test"])
+    assert not authority.permits([name])
+    # It signs all the same, as a thief of its key would.
+    pair = CertificatePair(tmp_path / "cert.pem", tmp_path / "key.pem")
+    certificates._make(pair, [certificates._general_name(name)], authority)
+    run = openssl_verify(pair, authority)
+    assert run.returncode != 0
+    assert "permitted subtree violation" in run.stderr
+    context = ssl.create_default_context(cafile=authority.path)
+    with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree violation"):
+        handshake_in_memory(pair, context, name)
+
+
+def test_the_authority_issues_no_further_authority_and_nothing_but_servers(tmp_path: Path) -> None:
+    extensions = make_authority(tmp_path).certificate.extensions
+    constraints = extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (True, True, 0)
+    assert extensions.get_extension_for_class(x509.NameConstraints).critical
+    assert list(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.SERVER_AUTH]
+
+
+def test_the_authority_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
+    folder = tmp_path / "authority"
+    authority = make_authority(folder)
+    assert authority.created
+    assert (mode_of(folder), mode_of(folder / "key.pem")) == (0o700, 0o600)
+    again = make_authority(folder, ["a.localhost"])
+    assert not again.created
+    assert again.certificate == authority.certificate
+    assert "PRIVATE" not in repr(again)
+    assert "EllipticCurve" not in repr(again)
+
+
+def test_an_authority_for_more_names_is_another_one_that_keeps_the_names_of_the_first(tmp_path: Path) -> None:
+    first = make_authority(tmp_path, ["one.test"])
+    second = make_authority(tmp_path, ["two.test"])
+    assert second.created
+    assert second.permits(["one.test", "two.test", "localhost"])
+    assert first.identifier != second.identifier
+    assert first.certificate.subject != second.certificate.subject
+
+
+def test_a_certificate_is_issued_anew_when_the_authority_comes_changes_or_goes(tmp_path: Path) -> None:
+    cache, folder = tmp_path / "cache", tmp_path / "authority"
+    alone = development_certificate(cache)
+    assert len(x509.load_pem_x509_certificates(alone.cert.read_bytes())) == 1
+    first = make_authority(folder)
+    assert development_certificate(cache, (), first).created
+    assert not development_certificate(cache, (), first).created
+    second = make_authority(folder, ["more.test"])
+    pair = development_certificate(cache, (), second)
+    assert pair.created
+    assert is_issued(pair.cert, second)
+    assert not is_issued(pair.cert, first)
+    assert development_certificate(cache, ["a.more.test"], second).created
+    assert is_issued(pair.cert, second)
+    again = development_certificate(cache)
+    assert again.created
+    assert not is_issued(again.cert, second)
+    assert names_in(again.cert) == ["localhost", "127.0.0.1", "::1", "a.more.test"]
+
+
+def test_names_that_the_authority_may_not_sign_are_signed_as_without_one(tmp_path: Path) -> None:
+    authority = make_authority(tmp_path / "authority")
+    pair = certificate_in(tmp_path / "own", ["files.test"], authority)
+    assert not is_issued(pair.cert, authority)
+    assert handshake_in_memory(pair, strict_context(pair), "files.test") == "TLSv1.3"
+    assert not certificate_in(tmp_path / "own", ["files.test"], authority).created
+
+
+@pytest.mark.parametrize("damage", ["no key", "other key", "garbage", "near its end"])
+def test_an_authority_that_cannot_sign_is_passed_over_and_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    folder = tmp_path / "authority"
+    authority = make_authority(folder)
+    if damage == "no key":
+        remove_authority(authority, keep_certificate=True)
+    elif damage == "other key":
+        shutil.copy(make_authority(tmp_path / "other").folder / "key.pem", folder)
+    elif damage == "garbage":
+        (folder / "key.pem").write_text("garbage")
+    else:
+
+        class Later(datetime):
+            @classmethod
+            def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+                return datetime.now(UTC) + timedelta(days=3640)
+
+        monkeypatch.setattr(certificates, "datetime", Later)
+    found = authority_in(folder)
+    assert found is not None
+    assert not is_good_authority(found)
+    pair = development_certificate(tmp_path / "cache", (), found)
+    assert not is_issued(pair.cert, found)
+    assert make_authority(folder).created
+
+
+def test_a_folder_that_holds_something_else_has_no_authority(tmp_path: Path) -> None:
+    assert authority_in(tmp_path) is None
+    foreign_pair(tmp_path)
+    assert authority_in(tmp_path) is None
+
+
+def test_an_authority_that_cannot_be_kept_is_a_refusal_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemRefusal, match="set XDG_DATA_HOME"):
+        make_authority(tmp_path / "file" / "authority")
+
+
+def test_the_authority_lies_in_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert str(certificates.authority_folder()) == "/home/ann/.local/share/ktls-server/authority"
+    monkeypatch.setenv("XDG_DATA_HOME", "/var/lib/ann")
+    assert str(certificates.authority_folder()) == "/var/lib/ann/ktls-server/authority"

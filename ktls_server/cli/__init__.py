@@ -23,6 +23,7 @@ from ..errors import ConfigurationError, KtlsServerError
 _COMMANDS = {
     "serve": ("ktls_server.cli.serve", "Serve a folder over HTTPS."),
     "certs": ("ktls_server.cli.certs", "Make a certificate for development."),
+    "trust": ("ktls_server.cli.trust", "Let browsers on this machine trust the certificate."),
     "compress": ("ktls_server.cli.compress", "Write precompressed files beside the originals."),
     "doctor": ("ktls_server.cli.doctor", "Tell whether kernel TLS works here, and what to do."),
     "bench": ("ktls_server.cli.bench", "Measure what kernel TLS gives on this machine."),

@@ -18,14 +18,18 @@ def command(folder: Path, names: tuple[str, ...]) -> None:
     """
     import shlex
 
-    from ..certificates import certificate_in
+    from ..certificates import authority_in, certificate_in, is_issued
     from ..settings import Settings
     from ..settings.exposure import would_be_served
+    from .trust import why_not_issued
 
-    pair = certificate_in(folder, names)
+    authority = authority_in()
+    pair = certificate_in(folder, names, authority)
     click.echo(f"{'made' if pair.created else 'still good'}: {pair.cert} and {pair.key}")
     cert, key = shlex.quote(str(pair.cert)), shlex.quote(str(pair.key))
     # The current folder is served where none is named, and refused where it would give the key away.
     served = "FOLDER " if would_be_served(pair.key, Settings()) else ""
     click.echo(f"serve: ktls-server serve {served}--cert {cert} --key {key}")
     click.echo(f"trust: curl --cacert {cert} https://localhost:8443/")
+    if authority is not None and not is_issued(pair.cert, authority):
+        click.echo(f"note: {why_not_issued(authority, pair.cert)}")

@@ -71,7 +71,7 @@ def _with_development_certificate(settings: Settings) -> Settings:
     for name in names:
         if name not in certificates.LOCAL_NAMES and "/" not in name and not name.startswith("."):
             folder /= name
-    pair = certificates.development_certificate(folder, names)
+    pair = certificates.development_certificate(folder, names, certificates.authority_in())
     return dataclasses.replace(settings, cert=(pair.cert,), key=(pair.key,))
 
 

@@ -27,8 +27,9 @@ Command = Callable[..., Outcome]
 def command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Command:
-    """Runs `ktls-server` with these arguments, in this process, with a cache folder of its own."""
+    """Runs `ktls-server` with these arguments, in this process, with a cache and a data folder of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
 
     def run(*arguments: str | Path) -> Outcome:
         with pytest.raises(SystemExit) as ended:

@@ -106,7 +106,7 @@ def test_the_certificate_is_for_the_host_too_unless_that_stands_for_all(
 ) -> None:
     asked: list[object] = []
 
-    def development_certificate(folder: Path, names: tuple[str, ...]) -> CertificatePair:
+    def development_certificate(folder: Path, names: tuple[str, ...], authority: object) -> CertificatePair:
         asked.append(names)
         return CertificatePair(folder / "cert.pem", folder / "key.pem")
 
