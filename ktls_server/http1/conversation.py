@@ -63,6 +63,8 @@ class Http1:
                     pending = reader.pending
                 exchange.begin(request, monotonic())
                 body_is_read = parser.skip_body(b"") or await _skip_body(life, transport, parser, request)
+                if body_is_read is None:
+                    return
                 # 2. The answer.
                 response = service.handler(request, client)
                 if response.__class__ is not Response:
@@ -122,8 +124,11 @@ class Http1:
                 await YIELD
 
 
-async def _skip_body(life: Life, transport: Transport, parser: RequestParser, request: Request) -> bool:
-    """Read the request to its end; False where it is left unread, and the connection can not be used again."""
+async def _skip_body(life: Life, transport: Transport, parser: RequestParser, request: Request) -> bool | None:
+    """Read the request to its end; None where the stream ends before that.
+
+    False where the body is left unread, and the connection can not be used again.
+    """
     channel, reader = transport.channel, transport.reader
     if request.header(b"expect") is not None:
         # RFC 9110 section 10.1.1: the final status goes out at once, the body need never come.
@@ -137,7 +142,7 @@ async def _skip_body(life: Life, transport: Transport, parser: RequestParser, re
         if data is None:
             continue
         if not data:
-            raise ConnectionLost("the stream ended within a request")
+            return None
         if parser.skip_body(data):
             return True
         if reader.pending:

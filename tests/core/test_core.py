@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -38,14 +40,14 @@ class House:
     """Answers /small from memory, /file from a file, /slow after waiting; counts the descriptors that it gave out."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         path.write_bytes(content(FILE_BYTES))
 
     def __call__(self, request: Request, _client: LoggedConnection) -> Response | Awaitable[Response]:
         if request.target == b"/slow":
             return self._slow()
         if request.target == b"/file":
-            fd = os.open(self._path, os.O_RDONLY)
+            fd = os.open(self.path, os.O_RDONLY)
             return Response(200, [], (b"before", FileSlice(fd, 0, FILE_BYTES), b"after"), FILE_BYTES + 11, fd)
         return Response(200, [], (SMALL,), len(SMALL))
 
@@ -292,3 +294,40 @@ async def test_each_connection_of_a_pipeliner_gives_the_others_a_turn(house: Hou
         await asyncio.sleep(0)
     assert len(seen) >= 100
     scene.assert_over()
+
+
+@pytest.mark.parametrize("kept", [0, 4])
+async def test_a_stream_that_ends_within_a_body_ends_in_order_without_an_answer(house: House, kept: int) -> None:
+    scene = Scene(SUITES[TLS13], house, [])
+    scene.sock.says(scene.client.seal(get_request("/small", "Content-Length: 8") + b"x" * kept))
+    await settled(scene.start())
+    scene.assert_over()
+    assert scene.opened() == [CLOSE_NOTIFY]
+    assert scene.service.responses == {}
+
+
+async def test_a_file_whose_reading_fails_is_named_once_in_the_log_and_blames_nobody_else(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_arguments: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "preadv", fail)
+    scene = Scene(SUITES[TLS13], house, [])
+    scene.sock.says(scene.client.seal(get_request("/file")))
+    await settled(scene.start())
+    scene.assert_over()
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert str(house.path) in line
+    assert "Input/output error" in line
+    assert CLOSE_NOTIFY not in scene.opened(), "the client must see that something is missing"
+
+
+async def test_a_file_that_shrinks_is_cut_without_close_notify(house: House) -> None:
+    house.path.write_bytes(content(FILE_BYTES - 1))
+    scene = Scene(SUITES[TLS13], house, [])
+    scene.sock.says(scene.client.seal(get_request("/file")))
+    await settled(scene.start())
+    scene.assert_over()
+    assert bodies_in(scene.data()) == [b"before" + content(FILE_BYTES - 1)]
+    assert CLOSE_NOTIFY not in scene.opened()
