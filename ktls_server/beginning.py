@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import Final
 
 from .accesslog import LoggedConnection
 from .counters import Counters
 from .exchange import HttpVersion
+from .handshake.context import TlsContexts
 from .handshake.driver import PlainHttpReceived, accept
 from .keys.keylog import KeyLog
 from .net.channel import Channel
@@ -37,13 +37,13 @@ class TlsBeginning:
 
     def __init__(
         self,
-        context: ssl.SSLContext,
+        contexts: TlsContexts,
         key_log: KeyLog | None,
         policy: TransportPolicy,
         counters: Counters,
         versions: Mapping[str, HttpVersion],
     ) -> None:
-        self._context = context
+        self._contexts = contexts
         self._key_log = key_log
         self._policy = policy
         self._counters = counters
@@ -52,12 +52,12 @@ class TlsBeginning:
     async def __call__(self, address: str, channel: Channel) -> tuple[Transport, LoggedConnection, HttpVersion]:
         counters = self._counters
         try:
-            session = await accept(channel, self._context, self._key_log)
+            session = await accept(channel, self._contexts.first, self._key_log)
         except PlainHttpReceived:
             channel.push(_PLAIN_HTTP_ANSWER)
             raise
         version, cipher = session.version, session.cipher
-        protocol = self._versions.get(session.tls.selected_alpn_protocol() or "http/1.1") or self._versions["http/1.1"]
+        protocol = self._versions.get(session.alpn_protocol or "http/1.1") or self._versions["http/1.1"]
         transport = establish(channel, session, self._policy, counters.key_updates)
         path = transport.writer.path
         counters.connections[path, version, cipher] += 1

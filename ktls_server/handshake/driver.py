@@ -15,12 +15,18 @@ from ..errors import HandshakeFailed
 from ..keys.keylog import KeyLog, Tls12Secrets, Tls13Secrets
 from ..keys.suites import lookup
 from ..net.channel import Channel
-from .records import CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER_BYTES, SERVER_HELLO, split_records
+from .client_hello import read_client_hello
+from .records import CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER_BYTES, MAX_PLAINTEXT_BYTES, SERVER_HELLO, split_records
 from .session import Session
 
 _READ_BYTES: Final = 16 * 1024
-MAX_HANDSHAKE_BYTES: Final = 128 * 1024
-"""What a client may send before the handshake is complete: a chain of client certificates fits many times."""
+MAX_HANDSHAKE_BYTES: Final = 256 * 1024
+"""What a client may send before the handshake is complete: the longest ClientHello that OpenSSL takes (131,396 bytes) and a
+chain of client certificates fit."""
+
+_MAX_FRAGMENT_LENGTH_EXTENSION: Final = b"\x00\x01\x00\x01"
+"""Type and length of the extension (RFC 6066 section 4)."""
+_MAX_FRAGMENT_LENGTHS: Final = {1: 1 << 9, 2: 1 << 10, 3: 1 << 11, 4: 1 << 12}
 
 
 class PlainHttpReceived(HandshakeFailed):
@@ -40,6 +46,7 @@ async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | No
     logged: dict[str, tuple[bytes, bytes]] = {}
     server_random = b""
     finished_nonce: bytes | None = None
+    hello_untrusted = b""
     received = 0
     while True:
         data = await channel.receive(_READ_BYTES)
@@ -50,6 +57,8 @@ async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | No
         if not data or received > MAX_HANDSHAKE_BYTES:
             raise HandshakeFailed("oversized" if data else "closed")
         incoming.write(data)
+        if not server_random:
+            hello_untrusted = hello_untrusted + data if hello_untrusted else data
         try:
             tls.do_handshake()
             complete = True
@@ -68,7 +77,7 @@ async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | No
             finished_nonce = _explicit_nonce_of_finished(flight) or finished_nonce
             await channel.send(flight)
         if complete:
-            return _session(tls, incoming, outgoing, logged, server_random, flight, finished_nonce)
+            return _session(tls, incoming, outgoing, logged, server_random, flight, finished_nonce, hello_untrusted)
 
 
 def _session(
@@ -79,6 +88,7 @@ def _session(
     server_random: bytes,
     last_flight: bytes,
     finished_nonce: bytes | None,
+    hello_untrusted: bytes,
 ) -> Session:
     version, cipher = tls.version() or "", (tls.cipher() or ("",))[0]
     suite = lookup(cipher)
@@ -111,10 +121,24 @@ def _session(
         transmit_sequence=transmit_sequence,
         receive_sequence=receive_sequence,
         transmit_explicit_nonce=explicit_nonce,
+        max_plaintext_bytes=_max_plaintext_bytes(hello_untrusted),
+        hello_untrusted=hello_untrusted,
         alpn_protocol=tls.selected_alpn_protocol(),
         resumed=bool(tls.session_reused),
         client_certificate=None if tls.context.verify_mode == ssl.CERT_NONE else tls.getpeercert(binary_form=True),
     )
+
+
+def _max_plaintext_bytes(hello_untrusted: bytes) -> int:
+    """How long the content of a record may be for this client: OpenSSL agrees to each lawful max_fragment_length.
+
+    Most clients ask for none. Reading a whole ClientHello costs more than looking for the extension's first bytes.
+    """
+    if _MAX_FRAGMENT_LENGTH_EXTENSION in hello_untrusted:
+        hello = read_client_hello(hello_untrusted)
+        if hello is not None and hello.max_fragment_length in _MAX_FRAGMENT_LENGTHS:
+            return _MAX_FRAGMENT_LENGTHS[hello.max_fragment_length]
+    return MAX_PLAINTEXT_BYTES
 
 
 def _server_random(flight: bytes) -> bytes:

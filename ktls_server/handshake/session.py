@@ -5,12 +5,14 @@ Nothing in here touches a socket.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from dataclasses import dataclass, field
 
 from ..keys.keylog import Tls12Secrets, Tls13Secrets
 from ..keys.schedule import RecordKey, TrafficSecret, tls12_record_keys, tls13_record_key
 from ..keys.suites import CipherSuite
+from .client_hello import ClientHello, read_client_hello
 from .records import MAX_PLAINTEXT_BYTES
 
 
@@ -25,8 +27,8 @@ class Session:
     `secrets` are None where no key log was kept.
 
     `max_plaintext_bytes` is the most content that the server may put into one record: less than 2^14 where the client
-    asked for a max_fragment_length (RFC 6066 section 4). `server_name` is the name that the client asked for, in lower
-    case. `client_certificate` is DER.
+    asked for a max_fragment_length (RFC 6066 section 4). `hello_untrusted` is what the client sent before
+    the server's first word: its ClientHello. `client_certificate` is DER.
     """
 
     tls: ssl.SSLObject
@@ -41,7 +43,7 @@ class Session:
     receive_sequence: int = 0
     transmit_explicit_nonce: bytes | None = field(default=None, repr=False)
     max_plaintext_bytes: int = MAX_PLAINTEXT_BYTES
-    server_name: str | None = None
+    hello_untrusted: bytes = field(default=b"", repr=False)
     alpn_protocol: str | None = None
     resumed: bool = False
     client_certificate: bytes | None = field(default=None, repr=False)
@@ -76,6 +78,19 @@ class Session:
         """What was read from the socket after the client's Finished: records that OpenSSL has not looked at, still sealed."""
         return self.incoming.read()
 
+    def client_hello(self) -> ClientHello | None:
+        """What the client asked for: names, protocols, groups; None where it cannot be read."""
+        return read_client_hello(self.hello_untrusted)
+
     def release(self) -> None:
-        """Let go of OpenSSL's objects: from here on the keys are used by whoever seals and opens."""
+        """Let go of OpenSSL's objects: from here on the keys are used by whoever seals and opens.
+
+        OpenSSL forgets a TLS 1.2 session whose connection was not shut down: it would never be resumed by its session ID. So
+        it is shut down here. The close_notify that OpenSSL writes is thrown away, because its nonce will be used for another
+        record.
+        """
+        if self.version == "TLSv1.2":
+            with contextlib.suppress(ssl.SSLError):
+                self.tls.unwrap()
         del self.tls, self.incoming, self.outgoing
+        self.hello_untrusted = b""

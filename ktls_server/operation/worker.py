@@ -88,7 +88,7 @@ class Worker:
             record_limit=settings.aead_record_limit,
         )
         begin = TlsBeginning(
-            self._certificates.contexts.first, self._key_log, policy, counters, versions={"http/1.1": Http1()}
+            self._certificates.contexts, self._key_log, policy, counters, versions={"http/1.1": Http1()}
         )
         prepared.client_counts.enter(place)
         self._connections = Connections(self.service, begin, prepared.listeners, self._loop, prepared.client_counts)

@@ -383,6 +383,45 @@ def test_other_authorities_of_clients_replace_the_old_ones(
 
 
 @each_version
+def test_a_session_does_not_outlive_the_authority_that_let_its_client_in(
+    start_server: Callable[[Variant], Server],
+    path: str,
+    context_for: ContextFor,
+    pair: Pair,
+    tmp_path: Path,
+    version: ssl.TLSVersion,
+) -> None:
+    """A ticket says that a certificate was checked: it must not go on from ticket to ticket once the authority is gone."""
+    old, new = trustme.CA(), trustme.CA()
+    client_ca = tmp_path / "clients.pem"
+    write_anew(client_ca, old.cert_pem.bytes())
+    server = start_server(Variant(path, "uvloop", (*pair.options(), "--client-ca", str(client_ca))))
+    context = context_for(version)
+    old.issue_cert("client@example.org").configure_cert(context)
+    with tls(server, context, "replaced.example") as client:
+        get_small(client)
+        session = client.session
+    with tls(server, context, "replaced.example", session) as client:
+        assert client.session_reused
+        get_small(client)
+        session = client.session
+    write_anew(client_ca, new.cert_pem.bytes())
+    newcomer = context_for(version)
+    new.issue_cert("client@example.org").configure_cert(newcomer)
+
+    def is_let_in() -> bool:
+        with contextlib.suppress(ssl.SSLError):
+            get_small_over_a_new_connection(server, newcomer, "replaced.example")
+            return True
+        return False
+
+    os.kill(server.pid, signal.SIGHUP)
+    eventually(is_let_in, "the new authority's clients are let in")
+    with pytest.raises(ssl.SSLError), tls(server, context, "replaced.example", session) as client:
+        get_small(client)
+
+
+@each_version
 def test_sessions_outlive_a_reload(
     server: Server, context_for: ContextFor, pair: Pair, version: ssl.TLSVersion
 ) -> None:
