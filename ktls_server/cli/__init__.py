@@ -26,6 +26,7 @@ _COMMANDS = {
     "trust": ("ktls_server.cli.trust", "Let browsers on this machine trust the certificate."),
     "compress": ("ktls_server.cli.compress", "Write precompressed files beside the originals."),
     "doctor": ("ktls_server.cli.doctor", "Tell whether kernel TLS works here, and what to do."),
+    "top": ("ktls_server.cli.top", "Show what a running server does, live in the terminal."),
     "bench": ("ktls_server.cli.bench", "Measure what kernel TLS gives on this machine."),
     "password": ("ktls_server.cli.password", "Set a user's password in an --auth-file."),
     "completion": ("ktls_server.cli.completion", "Print the completion script for a shell."),
