@@ -246,6 +246,13 @@ async def test_posts_while_a_response_is_being_sent(ends: Ends, tmp_path: Path) 
         assert records.index(KEY_UPDATE) < len(records) - 3, "it did not wait for the end of the file"
 
 
+async def test_what_waits_for_more_goes_out_before_what_is_posted(ends: Ends) -> None:
+    writer = ends.establish().writer
+    await writer.send(b"held", more=True)
+    await writer.close_notify()
+    assert await ends.records() == [(APPLICATION_DATA, b"held"), (ALERT, CLOSE_NOTIFY)]
+
+
 async def test_nothing_follows_a_fatal_alert(ends: Ends, tmp_path: Path) -> None:
     writer = ends.establish().writer
     (tmp_path / "file").write_bytes(b"file")
