@@ -172,12 +172,19 @@ class ScriptedSocket:
             os.close(self._fd)
 
 
+class _NoTls:
+    """Stands for the SSLObject, which has nothing to do any more but to be let go."""
+
+    def unwrap(self) -> None:
+        raise ssl.SSLWantReadError
+
+
 def session_of(suite: CipherSuite, **further: Any) -> Session:
     """A session whose secrets are known, as a handshake leaves it."""
     tls13 = suite.version == TLS_1_3
     size = 48 if "SHA384" in suite.name else 32
     return Session(
-        tls=cast(ssl.SSLObject, None),
+        tls=cast(ssl.SSLObject, _NoTls()),
         incoming=ssl.MemoryBIO(),
         outgoing=ssl.MemoryBIO(),
         version="TLSv1.3" if tls13 else "TLSv1.2",

@@ -331,3 +331,18 @@ async def test_a_file_that_shrinks_is_cut_without_close_notify(house: House) -> 
     scene.assert_over()
     assert bodies_in(scene.data()) == [b"before" + content(FILE_BYTES - 1)]
     assert CLOSE_NOTIFY not in scene.opened()
+
+
+@pytest.mark.parametrize("between", [b"", b"\r\n"], ids=["nothing between", "data between"])
+async def test_large_messages_are_endured_only_with_data_between(house: House, between: bytes) -> None:
+    """ClientHellos of the largest record: five without application data are too many."""
+    scene = Scene(SUITES["ECDHE-ECDSA-AES128-GCM-SHA256"], house, [])
+    size = (1 << 14) - 4
+    for _ in range(10):
+        scene.sock.says(scene.client.seal(b"\x01" + size.to_bytes(3, "big") + bytes(size), HANDSHAKE))
+        scene.sock.says(scene.client.seal(between))
+    scene.sock.says(scene.client.seal(REQUEST))
+    await settled(scene.start())
+    scene.assert_over()
+    assert bodies_in(scene.data()) == ([SMALL] if between else [])
+    assert scene.counters.key_updates["flood"] == (0 if between else 1)
