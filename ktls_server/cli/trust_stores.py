@@ -127,14 +127,18 @@ class SystemStore:
         path = self.path(authority)
         if not path.exists() and not self._bundle_has(authority):
             return False
-        # Without --fresh the links to what is gone would stay (update-ca-certificates(8)).
-        update = (*self.update, "--fresh")
-        cure = f"sudo sh -c {shlex.quote(f'rm -f {_quoted(path)} && {shlex.join(update)}')}"
+        link = self.bundle.with_name(f"{_name(authority)}.pem")
+        command = f"rm -f {_quoted(path)} {_quoted(link)} && {shlex.join(self.update)}"
+        cure = f"sudo sh -c {shlex.quote(command)}"
         try:
             path.unlink(missing_ok=True)
+            # The command leaves links to what is gone, but with --fresh, which would add the authorities of others to Java.
+            for each in self.bundle.parent.iterdir():
+                if each == link or (each.is_symlink() and os.readlink(each) == link.name):
+                    each.unlink(missing_ok=True)
         except OSError as error:
             raise SystemRefusal(f"{path} cannot be deleted ({error.strerror}); {cure}") from error
-        return _run_or(cure, update)
+        return _run_or(cure, self.update)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +220,9 @@ class JavaStore:
 
     def _change(self, action: str, authority: Authority, *arguments: str) -> bool:
         words = (self.keytool, *self._arguments(action, authority), *arguments)
-        return _run_or(f"sudo {shlex.join(words)}", words)
+        filled_by_system = self.alias != "{name}" and action == "-importcert"
+        cure = "the command that mends the system's store fills it" if filled_by_system else f"sudo {shlex.join(words)}"
+        return _run_or(cure, words)
 
     def _arguments(self, action: str, authority: Authority) -> list[str]:
         alias = _filled(self.alias, authority)
