@@ -1,14 +1,19 @@
 """The key schedule against published traces, and against OpenSSL where none is published."""
 
 import dataclasses
+import hmac
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ktls_server.keys import schedule
 from ktls_server.keys.keylog import CLIENT_TRAFFIC_SECRET_0, SERVER_TRAFFIC_SECRET_0, KeyLog, Tls12Secrets, Tls13Secrets
 from ktls_server.keys.record_cipher import RecordOpener
 from ktls_server.keys.schedule import (
     RecordKey,
     hkdf_expand_label,
+    hmac_digest,
     next_traffic_secret,
     tls12_prf,
     tls12_record_keys,
@@ -174,3 +179,20 @@ def test_a_suite_that_the_kernel_has_no_part_in_is_not_found() -> None:
     for name in ("ECDHE-RSA-AES128-SHA256", "ECDHE-ECDSA-AES128-CCM8", "TLS_AES_128_CCM_SHA256", "no such suite"):
         assert lookup(name) is None
     assert lookup("TLS_AES_128_GCM_SHA256") is AES_128
+
+
+@given(hash_name=st.sampled_from(["sha256", "sha384"]), key=st.binary(max_size=64), message=st.binary(max_size=300))
+@settings(deadline=None)
+def test_the_hmac_is_that_of_the_standard_library(hash_name: str, key: bytes, message: bytes) -> None:
+    assert hmac_digest(hash_name, key, message) == hmac.digest(key, message, hash_name)
+
+
+def test_expand_goes_on_over_more_than_one_block() -> None:
+    """RFC 5869, test case 2: 82 bytes, where each block is made from the one before."""
+    info = bytes(range(0xB0, 0x100))
+    secret = bytes.fromhex("06a6b88c5853361a06104c9ceb35b45cef760014904671014a193f40c15fc244")
+    expected = (
+        "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09"
+        "da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87"
+    )
+    assert schedule._hkdf_expand("sha256", secret, info, 82).hex() == expected
