@@ -45,7 +45,7 @@ async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | No
     tls = context.wrap_bio(incoming, outgoing, server_side=True)
     logged: dict[str, tuple[bytes, bytes]] = {}
     server_random = b""
-    finished_nonce: bytes | None = None
+    flights: list[bytes] = []
     hello_untrusted = b""
     received = 0
     while True:
@@ -74,10 +74,10 @@ async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | No
         if flight:
             if not server_random:
                 server_random = _server_random(flight)
-            finished_nonce = _explicit_nonce_of_finished(flight) or finished_nonce
+            flights.append(flight)
             await channel.send(flight)
         if complete:
-            return _session(tls, incoming, outgoing, logged, server_random, flight, finished_nonce, hello_untrusted)
+            return _session(tls, incoming, outgoing, logged, server_random, flights, flight, hello_untrusted)
 
 
 def _session(
@@ -86,8 +86,8 @@ def _session(
     outgoing: ssl.MemoryBIO,
     logged: dict[str, tuple[bytes, bytes]],
     server_random: bytes,
+    flights: list[bytes],
     last_flight: bytes,
-    finished_nonce: bytes | None,
     hello_untrusted: bytes,
 ) -> Session:
     version, cipher = tls.version() or "", (tls.cipher() or ("",))[0]
@@ -106,6 +106,9 @@ def _session(
             client_random, master_secret = logged["CLIENT_RANDOM"]
             secrets = Tls12Secrets(master_secret, client_random)
         transmit_sequence = receive_sequence = 1  # Finished took 0 (RFC 5246 section 6.1)
+        finished_nonce = None
+        for flight in flights:
+            finished_nonce = _explicit_nonce_of_finished(flight) or finished_nonce
         if suite is not None and suite.has_explicit_nonce and finished_nonce is not None:
             # OpenSSL starts nonce_explicit at random and counts up: the kernel goes on from there, so that none comes twice.
             explicit_nonce = ((int.from_bytes(finished_nonce, "big") + 1) % (1 << 64)).to_bytes(8, "big")

@@ -118,6 +118,9 @@ class Http1:
             else:
                 life.deadline = now + keepalive_seconds
                 service.note_turn(now - exchange.began)
+            # A connection that waits for its next request holds nothing of the last one.
+            del response, head, parts, at_once
+            data = exchange.request = None
             is_begun = not parser.idle
             pending = reader.pending
             if is_begun or pending:

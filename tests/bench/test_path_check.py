@@ -19,10 +19,10 @@ def test_a_path_that_the_counters_deny_is_refused_by_name(kernel: bool, connecti
 
 
 def test_connections_encrypted_by_a_network_card_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(path_check, "statistics", lambda: {"TlsTxSw": 3, "TlsTxDevice": 2, "TlsRxSw": 7})
+    monkeypatch.setattr(path_check, "tls_stat", lambda: {"TlsTxSw": 3, "TlsTxDevice": 2, "TlsRxSw": 7})
     assert keyed_connections() == 5
 
 
 def test_a_kernel_without_kernel_tls_has_keyed_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(path_check, "statistics", dict)
+    monkeypatch.setattr(path_check, "tls_stat", dict)
     assert keyed_connections() == 0
