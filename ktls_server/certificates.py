@@ -208,7 +208,9 @@ def certificate_in(folder: Path, names: Iterable[str] = (), authority: Authority
         folder.mkdir(parents=True, exist_ok=True)
         return _ensure(folder, names, authority, ours=False)
     except OSError as error:
-        raise SystemRefusal(f"cannot write a certificate in {folder} ({error.strerror})") from error
+        raise SystemRefusal(
+            f"cannot write a certificate in {folder} ({error.strerror}); name a folder of your own"
+        ) from error
 
 
 def authority_in(folder: Path | None = None) -> Authority | None:
@@ -273,7 +275,9 @@ def remove_authority(authority: Authority, *, keep_certificate: bool) -> None:
             with contextlib.suppress(OSError):  # Somebody else's file lies in it.
                 authority.folder.rmdir()
     except OSError as error:
-        raise SystemRefusal(f"cannot delete the authority in {authority.folder} ({error.strerror})") from error
+        raise SystemRefusal(
+            f"cannot delete the authority in {authority.folder} ({error.strerror}); delete that folder"
+        ) from error
 
 
 def is_issued(cert: Path, authority: Authority | None) -> bool:
@@ -408,7 +412,9 @@ def _general_name(name: str) -> x509.GeneralName:
     except ValueError:
         ascii_name = ""
     if not _HOST_NAME.fullmatch(ascii_name) or ascii_name.rpartition(".")[2].isdigit():
-        raise ConfigurationError(f"{name!r} is neither a host name nor an address")
+        raise ConfigurationError(
+            f"{name!r} is neither a host name nor an address; give one such as files.test or 192.168.1.7"
+        )
     return x509.DNSName(ascii_name)
 
 

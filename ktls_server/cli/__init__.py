@@ -50,6 +50,18 @@ _OPTIONS_OF_OTHERS = {
 }
 """Python's http.server, caddy, nginx, uvicorn and others."""
 
+_FIRST_STEPS = """\
+Static files over HTTPS, encrypted by the Linux kernel.
+
+  ktls-server serve                       serve this folder, on this machine
+  ktls-server serve FOLDER --listing      another folder, with a listing
+  ktls-server serve --host 0.0.0.0        let other machines reach it
+  ktls-server trust                       have browsers trust the certificate
+  ktls-server doctor                      tell whether the kernel encrypts here
+
+All commands: ktls-server --help. Options of one: ktls-server serve --help.
+"""
+
 _OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
 
 
@@ -105,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
         _complain(str(error))
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        click.echo(_FIRST_STEPS, err=True, nl=False)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         _complain(_in_words(error))
@@ -125,15 +137,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _in_words(error: click.ClickException) -> str:
     """One line: what is wrong, what was meant most likely, and where the help is."""
-    words = " ".join(error.format_message().split())
+    words = " ".join(error.format_message().split()).removesuffix(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
-    if isinstance(error, click.NoSuchOption) and context is not None and context.info_name == "serve":
-        meant = _OPTIONS_OF_OTHERS.get(error.option_name)
-        if meant:
-            return f"there is no option {error.option_name}; what other servers call so is {meant}"
     if context is None:
         return words
-    return f"{words.removesuffix('.')}; see {context.command_path} --help"
+    if isinstance(error, click.NoSuchOption):
+        meant = _OPTIONS_OF_OTHERS.get(error.option_name) if context.info_name == "serve" else None
+        if meant:
+            return f"there is no option {error.option_name}; what other servers call so is {meant}"
+        words = f"there is no option {error.option_name}"
+        if error.possibilities:
+            words += f"; perhaps {' or '.join(error.possibilities)}"
+    elif isinstance(error, click.BadParameter) and error.param is not None:
+        name = error.param.opts[0] if isinstance(error.param, click.Option) else error.param.make_metavar(context)
+        if isinstance(error, click.MissingParameter):
+            usage = " ".join(context.command.collect_usage_pieces(context)).removeprefix("[OPTIONS] ")
+            return f"{name} is missing; {context.command_path} {usage}"
+        reason = " ".join(error.message.split()).removesuffix(".")
+        words = f"{name}: {reason[0].lower() + reason[1:]}"
+    return f"{words}; see {context.command_path} --help"
 
 
 def _complain(sentence: str) -> None:

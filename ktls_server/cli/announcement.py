@@ -72,13 +72,28 @@ def announce(settings: Settings, bound: BoundServer, development_certificate: Pa
     facts = startup_facts(settings, bound, development_certificate)
     try:
         if stream.isatty():
-            _print_table([*facts, ("stop", _how_to_stop(settings))], stream)
+            _print_table([*facts, *_browsers(development_certificate), ("stop", _how_to_stop(settings))], stream)
         else:
             _write("".join(f"{key}: {value}\n" for key, value in facts), stream)
         stream.flush()
     except OSError as error:
         # A disk that is full must not keep the server from serving.
         _log.warning("the lines that say where it listens cannot be written: %s", error.strerror)
+
+
+def _browsers(development_certificate: Path | None) -> Facts:
+    """How a person gets rid of the warning, unless that is done."""
+    from ..certificates import authority_in, is_issued
+    from .trust import why_not_issued
+
+    if development_certificate is None:
+        return []
+    authority = authority_in()
+    if authority is None:
+        return [("browsers", "they warn; ktls-server trust, once, and those of this machine do not")]
+    if is_issued(development_certificate, authority):
+        return []
+    return [("browsers", why_not_issued(authority, development_certificate))]
 
 
 def _write(text: str, stream: TextIO) -> None:

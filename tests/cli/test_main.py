@@ -46,10 +46,41 @@ def test_the_module_runs_as_the_command_does() -> None:
     assert python("-m", "ktls_server", "--version").stdout == f"ktls-server {__version__}\n"
 
 
-def test_without_a_command_the_help_is_shown(command: Command) -> None:
+def test_without_a_command_the_first_steps_are_said(command: Command) -> None:
     outcome = command()
     assert outcome.status == 2
-    assert outcome.err == command("--help").out
+    assert outcome.out == ""
+    assert all(len(line) <= 80 for line in outcome.err.splitlines())
+    assert "All commands: ktls-server --help." in outcome.err
+    steps = [line.strip().partition("  ")[0].split() for line in outcome.err.splitlines() if line.startswith("  ")]
+    assert ["ktls-server", "serve"] in steps
+    for _, name, *arguments in steps:
+        assert name in _COMMANDS
+        assert all(word in command(name, "--help").out for word in arguments if word.startswith("--"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("password",), "FILE is missing; ktls-server password FILE USER"),
+        (("top",), "PORT|URL is missing; ktls-server top PORT|URL"),
+        (("compress", "/nope"), "DIRECTORY: directory '/nope' does not exist; see ktls-server compress --help"),
+        (("bench", "--size", "0"), "--size: '0' is not a size such as 1K, 16M or 1G; see ktls-server bench --help"),
+        (("top", "1", "--interval", "0"), "--interval: 0.0 is not in the range x>=1.0; see ktls-server top --help"),
+        (("doctor", "--jsn"), "there is no option --jsn; perhaps --json; see ktls-server doctor --help"),
+        (("trust", "surplus"), "Got unexpected extra argument (surplus); see ktls-server trust --help"),
+        (
+            ("certs", "--name", "bad!"),
+            "'bad!' is neither a host name nor an address; give one such as files.test or 192.168.1.7",
+        ),
+    ],
+)
+def test_errors_have_one_form_what_why_and_what_mends_it(
+    command: Command, arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = command(*arguments)
+    assert (outcome.status, outcome.out, outcome.err) == (2, "", f"ktls-server: {said}\n")
 
 
 def test_an_unknown_command_or_option_ends_with_status_2(command: Command) -> None:

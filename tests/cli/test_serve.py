@@ -283,3 +283,21 @@ def test_a_terminal_is_told_how_to_stop_and_how_to_stop_at_once(monkeypatch: pyt
         monkeypatch, Settings(), Path("cert.pem")
     )
     assert "again" not in shown_in_a_terminal(monkeypatch, Settings(grace=0.0), Path("cert.pem"))
+
+
+def test_a_terminal_is_told_how_browsers_stop_warning(command: Command, tmp_path: Path) -> None:
+    from ktls_server.certificates import authority_in, development_certificate, make_authority
+    from ktls_server.cli.announcement import _browsers
+
+    # The fixture has set the folders that the authority and the certificate are kept in.
+    assert _browsers(None) == []
+    pair = development_certificate()
+    assert _browsers(pair.cert) == [
+        ("browsers", "they warn; ktls-server trust, once, and those of this machine do not")
+    ]
+    make_authority()
+    own = development_certificate(None, ["files.test"], authority_in())
+    ((_, said),) = _browsers(own.cert)
+    assert said == "your authority may not sign for files.test, so browsers warn; ktls-server trust --name files.test"
+    make_authority(names=["files.test"])
+    assert _browsers(development_certificate(None, (), authority_in()).cert) == []
