@@ -6,7 +6,8 @@ PORT ?= 8443
 ARGS ?=
 
 # The same integration suite runs on this machine's kernel and on one with kernel TLS.
-KTLS_TESTS = tests/server tests/kernel tests/tls tests/operation/test_shutdown.py tests/operation/test_workers.py
+KTLS_TESTS = tests/server tests/kernel tests/tls tests/core tests/transport tests/frames \
+  tests/operation/test_shutdown.py tests/operation/test_workers.py
 # A single test that hangs is ended after 15 minutes (pyproject.toml); this is for a kernel that does.
 KTLS_TIMEOUT_SECONDS = 2700
 # What depends on the versions of Python and OpenSSL.

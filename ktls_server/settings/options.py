@@ -300,7 +300,7 @@ class Settings:
         256,
         Integer(1),
         LIMITS,
-        "Connections at one time from one address (IPv6: from one /64); more are closed.",
+        "Connections at one time from one address (IPv6: from one /56), over all workers; more are closed.",
         example="32",
     )
     # A handshake costs about a millisecond of CPU: 256 at once are a quarter of a second of work in the queue.
