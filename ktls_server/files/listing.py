@@ -33,6 +33,12 @@ from .resolve import Found, Root
 # folder may cost the other clients.
 MAX_ENTRIES = 10_000
 
+# Names that are looked at, shown or not: a folder of FIFOs, or of symlinks that lead out, costs as much as one that is shown.
+MAX_LOOKED_AT = 20_000
+
+# Symlinks are resolved one by one, which takes ten times as long as a look at a file.
+MAX_SYMLINKS = 2_000
+
 JSON = b"application/json"
 
 _STYLE = """
@@ -103,7 +109,7 @@ class Entry(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """What a folder holds, unsorted; `complete` is False where there are more than `MAX_ENTRIES`."""
+    """What a folder holds, unsorted; `complete` is False where there is more than one of the limits."""
 
     entries: list[Entry]
     complete: bool
@@ -113,12 +119,14 @@ def read_entries(root: Root, found: Found, folder: bytes, *, hidden: bool) -> En
     """Reads the found folder, whose canonical path is `folder`; leaves `found.fd` open. Raises `FileUnavailable`."""
     fd = root.open_folder(found)
     entries: list[Entry] = []
+    symlinks = 0
     try:
         with os.scandir(fd) as scan:
-            for item in scan:
+            for looked_at, item in enumerate(scan):
                 if item.name.startswith(".") and not hidden:
                     continue
-                if len(entries) == MAX_ENTRIES:
+                symlinks += item.is_symlink()
+                if len(entries) == MAX_ENTRIES or looked_at >= MAX_LOOKED_AT or symlinks > MAX_SYMLINKS:
                     return Entries(entries, False)
                 name = os.fsencode(item.name)
                 status = _status_of(root, item, folder[1:] + name)

@@ -21,6 +21,7 @@ import hashlib
 import logging
 import os
 import stat
+import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from ..semantics.negotiation import SIBLING_EXTENSION, Codings, acceptable_codin
 from ..semantics.ranges import ByteRange, content_range, multipart, parse_ranges
 from ..semantics.target import Target, encode_path, parse_target
 from .content_types import content_type_of
-from .listing import CONTENT_SECURITY_POLICY, JSON, as_html, as_json, order_of_query, read_entries
+from .listing import CONTENT_SECURITY_POLICY, JSON, Order, as_html, as_json, order_of_query, read_entries
 from .pages import EXPLANATIONS, HTML, error_page
 from .remembered import SMALL_BYTES, Answers, Key
 from .representation import Representation, describe
@@ -64,6 +65,11 @@ _KEY_FIELDS = (b"host", b"accept-encoding", b"if-none-match")
 _COMPLICATING_FIELDS = frozenset((b"range", b"if-range", b"if-match", b"if-modified-since", b"if-unmodified-since"))
 _MAX_KEY_FIELD_BYTES = 256
 _REMEMBERED_STATUSES = (200, 304)
+
+# A listing shows sizes and times of files, which change without the folder: none is given out that is older.
+_LISTING_SECONDS = 1.0
+_MAX_LISTINGS = 16
+_LISTING_BYTES = 16 * 1024 * 1024
 
 # Requests that were seen once. When the set is full all are forgotten, so that it costs nothing to keep.
 _MAX_ASKED = 4096
@@ -107,6 +113,7 @@ class Site:
         self._root = Root(options.root)
         self._answers = Answers(self._root)
         self._asked: set[Key] = set()
+        self._listings: dict[tuple[bytes, Order, bool], tuple[tuple[int, ...], float, bytes, bytes]] = {}
 
     def close(self) -> None:
         """Give the root's descriptor back."""
@@ -216,16 +223,7 @@ class Site:
 
     def _respond_listing(self, request: Request, fields: Fields, target: Target) -> Response:
         """What the folder holds, as HTML or JSON. Raises `FileUnavailable`."""
-        found = self._root.find(target.path[1:])
-        try:
-            entries = read_entries(self._root, found, target.path, hidden=self._options.hidden_files)
-        finally:
-            os.close(found.fd)
-        order = order_of_query(target.query)
-        if prefers_json(fields.get(b"accept", b"")):
-            content_type, body = JSON, as_json(target.path, entries, order)
-        else:
-            content_type, body = HTML, as_html(target.path, entries, order)
+        content_type, body = self._listing(target, as_data=prefers_json(fields.get(b"accept", b"")))
         etag = b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode("ascii")
         own = self._rules.for_path(target.path).fields
         headers = [field for field in own if field[0].lower() not in _LISTING_FIELDS]
@@ -240,6 +238,37 @@ class Site:
         if response is not None:
             return response
         return Response(200, headers, (body,) if request.method == b"GET" else (), len(body))
+
+    def _listing(self, target: Target, *, as_data: bool) -> tuple[bytes, bytes]:
+        """Content type and body. Made anew when the folder has changed, and after a second: files in it may have grown.
+
+        However often a large folder is asked for, by GET or HEAD, its listing is made once a second at most.
+        """
+        order = order_of_query(target.query)
+        found = self._root.find(target.path[1:])
+        try:
+            status = found.stat
+            state = status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+            key = target.path, order, as_data
+            made = self._listings.get(key)
+            now = time.monotonic()
+            if made is not None and made[0] == state and now - made[1] < _LISTING_SECONDS:
+                return made[2], made[3]
+            entries = read_entries(self._root, found, target.path, hidden=self._options.hidden_files)
+        finally:
+            os.close(found.fd)
+        if as_data:
+            content_type, body = JSON, as_json(target.path, entries, order)
+        else:
+            content_type, body = HTML, as_html(target.path, entries, order)
+        self._listings.pop(key, None)
+        self._listings[key] = state, now, content_type, body
+        while len(self._listings) > 1 and (
+            len(self._listings) > _MAX_LISTINGS
+            or sum(len(each[3]) for each in self._listings.values()) > _LISTING_BYTES
+        ):
+            del self._listings[next(iter(self._listings))]
+        return content_type, body
 
     def _redirect_to_folder(self, target: Target) -> Response:
         """So that relative links in the folder's page work. Same origin, always: the path begins with one slash."""
@@ -355,7 +384,9 @@ class Site:
         range_field = fields.get(b"range")
         if range_field is not None:
             if_range = fields.get(b"if-range")
-            if if_range is None or range_applies(if_range, representation.etag, representation.last_modified):
+            if if_range is None or range_applies(
+                if_range, representation.etag, representation.last_modified, time.time()
+            ):
                 ranges = parse_ranges(range_field, size)
                 if ranges is not None:
                     return self._respond_ranges(request, ranges, headers, fd, size)

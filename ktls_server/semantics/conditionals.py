@@ -14,6 +14,9 @@ from .dates import parse_http_date
 
 CONDITIONAL_FIELDS = frozenset((b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"))
 
+_STRONG_DATE_SECONDS = 2
+"""The second of the last change, and one for clocks of file servers that are not quite ours."""
+
 # RFC 9110 section 8.8.3: entity-tag = [ weak ] opaque-tag
 _ENTITY_TAG = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _ENTITY_TAG_LIST = re.compile(rb"[ \t,]*" + _ENTITY_TAG + rb"(?:[ \t]*,[ \t,]*" + _ENTITY_TAG + rb")*[ \t,]*")
@@ -53,11 +56,15 @@ def evaluate(fields_untrusted: Mapping[bytes, bytes], etag: bytes, last_modified
     return Verdict.PROCEED
 
 
-def range_applies(if_range_untrusted: bytes, etag: bytes, last_modified: int) -> bool:
-    """Whether a Range beside this If-Range (RFC 9110 13.1.5) is to be heeded: strong comparison, or the exact date."""
+def range_applies(if_range_untrusted: bytes, etag: bytes, last_modified: int, now: float) -> bool:
+    """Whether a Range beside this If-Range (RFC 9110 13.1.5) is to be heeded: strong comparison, or the exact date.
+
+    `now` is in epoch seconds. A date is a strong validator only once the second that it names is over: the file could change
+    again within that second (RFC 9110 8.8.2.2).
+    """
     if if_range_untrusted.endswith(b'"'):
         return if_range_untrusted == etag
-    return parse_http_date(if_range_untrusted) == last_modified
+    return parse_http_date(if_range_untrusted) == last_modified and now >= last_modified + _STRONG_DATE_SECONDS
 
 
 def _matches(list_untrusted: bytes, etag: bytes, *, weak: bool) -> bool:

@@ -17,7 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ktls_server.files import listing
-from ktls_server.files.listing import Entries, Entry, Order, SortKey, as_html, as_json, human_size, order_of_query
+from ktls_server.files.listing import (
+    Entries,
+    Entry,
+    Order,
+    SortKey,
+    as_html,
+    as_json,
+    human_size,
+    order_of_query,
+    read_entries,
+)
+from ktls_server.files.resolve import Found, Root
 from ktls_server.files.site import Site, SiteOptions
 
 from .asking import Answer, ask
@@ -335,3 +346,60 @@ def test_any_names_can_be_sorted(some_names: list[bytes], key: SortKey) -> None:
         result = listing.sort_entries(entries, Order(key, descending))
         assert sorted(result) == sorted(entries)
         assert [entry.is_folder for entry in result] == sorted((entry.is_folder for entry in entries), reverse=True)
+
+
+def test_a_folder_of_what_is_not_shown_is_looked_at_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Symlinks that lead out are resolved one by one and never shown: their number is bounded by itself."""
+    monkeypatch.setattr(listing, "MAX_SYMLINKS", 5)
+    (tmp_path / "out").symlink_to("/etc")
+    for number in range(20):
+        (tmp_path / f"{number:02}").symlink_to("/etc/passwd")
+    root = Root(tmp_path)
+    resolved: list[bytes] = []
+    original = Root.find
+
+    def find(root: Root, path: bytes) -> Found:
+        resolved.append(path)
+        return original(root, path)
+
+    monkeypatch.setattr(Root, "find", find)
+    found = original(root, b"")
+    entries = read_entries(root, found, b"/", hidden=False)
+    os.close(found.fd)
+    assert (entries.entries, entries.complete) == ([], False)
+    assert len(resolved) <= 5
+    monkeypatch.setattr(listing, "MAX_SYMLINKS", 100)
+    monkeypatch.setattr(listing, "MAX_LOOKED_AT", 7)
+    found = original(root, b"")
+    assert not read_entries(root, found, b"/", hidden=False).complete
+    os.close(found.fd)
+    assert len(resolved) <= 5 + 7
+    root.close()
+
+
+def test_a_listing_is_made_once_a_second_and_anew_when_the_folder_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bytes] = []
+    original = read_entries
+
+    def count(*args: Any, **options: Any) -> Entries:
+        made.append(args[2])
+        return original(*args, **options)
+
+    monkeypatch.setattr("ktls_server.files.site.read_entries", count)
+    (tmp_path / "a.txt").write_bytes(b"a")
+    site = Site(SiteOptions(tmp_path, listing=True))
+    for _ in range(10):
+        for method in (b"GET", b"HEAD"):
+            assert ask(site, b"/", method).status == 200
+    assert len(made) == 1
+    (tmp_path / "b.txt").write_bytes(b"b")
+    assert b"b.txt" in ask(site, b"/").body
+    assert len(made) == 2
+    monkeypatch.setattr("ktls_server.files.site._LISTING_SECONDS", 0.0)
+    (tmp_path / "a.txt").write_bytes(b"a" * 2000)  # which does not change the folder
+    assert b"2.0 KiB" in ask(site, b"/").body
+    site.close()

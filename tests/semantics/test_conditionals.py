@@ -84,7 +84,7 @@ def test_without_a_modification_date_conditions_on_it_are_ignored() -> None:
     ],
 )
 def test_if_range_takes_the_same_strong_tag_or_the_exact_date(if_range: bytes, applies: bool) -> None:
-    assert range_applies(if_range, ETAG, MODIFIED) is applies
+    assert range_applies(if_range, ETAG, MODIFIED, MODIFIED + 2) is applies
 
 
 Tag = tuple[bool, str]  # weak, opaque
@@ -145,10 +145,17 @@ def test_no_field_value_breaks_the_evaluation_or_matches_by_accident(value: byte
     if not expected_match:
         assert evaluate({b"if-none-match": value}, ETAG, MODIFIED) is GO
         assert evaluate({b"if-match": value}, ETAG, MODIFIED) is FAILED
-    assert range_applies(value, ETAG, MODIFIED) is (value == ETAG)
+    assert range_applies(value, ETAG, MODIFIED, MODIFIED + 2) is (value == ETAG)
 
 
 def test_a_long_list_of_broken_tags_takes_no_longer_than_its_length() -> None:
     """The list is matched by a regular expression: one that backtracks would not come back from this."""
     assert evaluate({b"if-none-match": b'"a",' * 20000 + b"!"}, ETAG, MODIFIED) is GO
     assert evaluate({b"if-none-match": b" ," * 20000 + b"!"}, ETAG, MODIFIED) is GO
+
+
+def test_a_date_is_no_strong_validator_within_its_own_second() -> None:
+    """RFC 9110 8.8.2.2: the file could have changed twice in it."""
+    date = format_http_date(MODIFIED)
+    assert [range_applies(date, ETAG, MODIFIED, MODIFIED + age) for age in (0, 1, 2)] == [False, False, True]
+    assert range_applies(ETAG, ETAG, MODIFIED, MODIFIED), "a tag is"
