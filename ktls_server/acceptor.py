@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from .handshake.driver import accept
+from .handshake.tickets import TicketGenerations
 from .kernel.probe import KernelTls, probe
 from .keys.keylog import KeyLog
 from .net.channel import Channel
@@ -98,7 +99,7 @@ class TlsAcceptor:
     def __init__(self, context: ssl.SSLContext, *, kernel: KernelTls | None = None) -> None:
         """`kernel` is what the kernel may be asked for: by default all that it can; `KernelTls()` keeps it out."""
         kernel = probe() if kernel is None else kernel
-        self._context = context
+        self._tickets = TicketGenerations(lambda: context, 0.0, 0)
         self._key_log = KeyLog()
         self._policy = TransportPolicy(kernel, kernel.available, kernel.available, AEAD_RECORD_LIMIT)
         self.attach(context)
@@ -121,7 +122,7 @@ class TlsAcceptor:
         sock.setblocking(False)
         channel = Channel(sock, asyncio.get_running_loop())
         try:
-            session = await accept(channel, self._context, self._key_log)
+            session = await accept(channel, self._tickets, self._key_log)
             tls = session.tls
             transport = establish(channel, session, self._policy)
         except BaseException:

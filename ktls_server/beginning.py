@@ -52,7 +52,7 @@ class TlsBeginning:
     async def __call__(self, address: str, channel: Channel) -> tuple[Transport, LoggedConnection, HttpVersion]:
         counters = self._counters
         try:
-            session = await accept(channel, self._contexts.first, self._key_log)
+            session = await accept(channel, self._contexts.tickets, self._key_log)
         except PlainHttpReceived:
             channel.push(_PLAIN_HTTP_ANSWER)
             raise

@@ -1,17 +1,16 @@
 """Certificates and TLS policy, as `SSLContext`s: one for each set of certificates that some name needs.
 
-Every handshake starts with `TlsContexts.first`, which has no certificate: its SNI callback, which OpenSSL calls with or
-without a name, switches to the context that has. OpenSSL takes the session ticket keys from the first one all the same, so
-it lives as long as the client authorities stay the same, and workers forked after it was made understand each other's tickets.
-When they change each worker makes another one: tickets that were given out before are worth nothing then, and those given
-out later are understood by the same worker only, until the server is started again. The others are made
-anew at each reload: a certificate that was replaced is gone for good, whatever the type of its key, and one that is
-broken changes nothing.
+Every handshake starts with a context that has no certificate (`TlsContexts.tickets` says which). Its SNI callback, which
+OpenSSL calls with or without a name, switches to the context that has. OpenSSL takes the session ticket keys from the
+first one all the same. That one lives for a generation of ticket keys, or until the client authorities change: tickets
+that were given out under authorities that may be gone have to be worth nothing. The others are made anew at each reload:
+a certificate that was replaced is gone for good, whatever the type of its key, and one that is broken changes nothing.
 """
 
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,10 @@ from cryptography import x509
 from ..errors import ConfigurationError
 from ..keys.keylog import KeyLog
 from ..settings import Settings
+from .tickets import TicketGenerations
+
+GENERATIONS_AHEAD: Final = 60
+"""Ticket keys that workers share, twelve hours each: a month. After that each worker has keys of its own."""
 
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -53,7 +56,7 @@ class TlsContexts:
         self._settings = settings
         self._key_log: KeyLog | None = None
         self._authorities = self._read_authorities()
-        self.first = self._new_first()
+        self.tickets = self._new_tickets()
         self._default, self._by_name = self._build()
 
     def attach(self, key_log: KeyLog) -> None:
@@ -61,7 +64,7 @@ class TlsContexts:
 
         Raises OSError where /proc is not mounted.
         """
-        for context in {self.first, self._default, *self._by_name.values()}:
+        for context in {*self.tickets.in_use(), self._default, *self._by_name.values()}:
             key_log.attach(context)
         self._key_log = key_log
 
@@ -74,7 +77,7 @@ class TlsContexts:
         authorities = self._read_authorities()
         if authorities != self._authorities:
             # Tickets that were given out under authorities that may be gone have to be worth nothing.
-            self.first = self._new_first()
+            self.tickets = self._new_tickets()
             self._authorities = authorities
         self._default, self._by_name = default, by_name
 
@@ -84,6 +87,23 @@ class TlsContexts:
             return b"" if path is None else path.read_bytes()
         except OSError as error:
             raise ConfigurationError(f"client_ca: {path} cannot be read: {_why(error)}") from None
+
+    @property
+    def first(self) -> ssl.SSLContext:
+        """What handshakes of clients without a ticket start with."""
+        return self.tickets.current
+
+    def rotate_ticket_keys(self, now: float) -> None:
+        """Go on to the ticket keys that the wall clock says."""
+        self.tickets.rotate(now)
+        current = self.tickets.current
+        if self._key_log is not None and getattr(current, "keylog_filename", None) is None:  # made before the fork
+            self._key_log.attach(current)
+
+    def _new_tickets(self) -> TicketGenerations:
+        # One process alone makes a context when its time has come.
+        ahead = GENERATIONS_AHEAD if self._settings.workers > 1 else 0
+        return TicketGenerations(self._new_first, time.time(), ahead)
 
     def _new_first(self) -> ssl.SSLContext:
         """A context that handshakes start with. It has ticket keys of its own."""

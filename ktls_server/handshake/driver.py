@@ -8,16 +8,19 @@ acknowledgement of its Finished, and they carry it.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import Final
 
-from ..errors import HandshakeFailed
+from ..errors import BadRecordMac, HandshakeFailed
 from ..keys.keylog import KeyLog, Tls12Secrets, Tls13Secrets
+from ..keys.record_cipher import RecordOpener
 from ..keys.suites import lookup
 from ..net.channel import Channel
 from .client_hello import read_client_hello
 from .records import CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER_BYTES, MAX_PLAINTEXT_BYTES, SERVER_HELLO, split_records
 from .session import Session
+from .tickets import TicketGenerations, key_name_of_ticket
 
 _READ_BYTES: Final = 16 * 1024
 MAX_HANDSHAKE_BYTES: Final = 256 * 1024
@@ -36,13 +39,14 @@ class PlainHttpReceived(HandshakeFailed):
         super().__init__("plain_http")
 
 
-async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | None) -> Session:
+async def accept(channel: Channel, tickets: TicketGenerations, key_log: KeyLog | None) -> Session:
     """Complete one handshake. Raises HandshakeFailed, after the alert was sent, or ConnectionLost.
 
-    `key_log` is the one that `context` (and every context that SNI may switch to) writes to; None where none can be kept.
+    `key_log` is the one that every context of `tickets` (and every context that SNI may switch to) writes to; None where none
+    can be kept.
     """
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = context.wrap_bio(incoming, outgoing, server_side=True)
+    context: ssl.SSLContext | None = None
     logged: dict[str, tuple[bytes, bytes]] = {}
     server_random = b""
     flights: list[bytes] = []
@@ -57,6 +61,9 @@ async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | No
         if not data or received > MAX_HANDSHAKE_BYTES:
             raise HandshakeFailed("oversized" if data else "closed")
         incoming.write(data)
+        if context is None:
+            context = tickets.choose(data)
+            tls = context.wrap_bio(incoming, outgoing, server_side=True)
         if not server_random:
             hello_untrusted = hello_untrusted + data if hello_untrusted else data
         try:
@@ -77,7 +84,10 @@ async def accept(channel: Channel, context: ssl.SSLContext, key_log: KeyLog | No
             flights.append(flight)
             await channel.send(flight)
         if complete:
-            return _session(tls, incoming, outgoing, logged, server_random, flights, flight, hello_untrusted)
+            session = _session(tls, incoming, outgoing, logged, server_random, flights, flight, hello_untrusted)
+            if not tickets.is_known(context):
+                tickets.learn(context, _ticket_key_name(session, flights, flight))
+            return session
 
 
 def _session(
@@ -130,6 +140,23 @@ def _session(
         resumed=bool(tls.session_reused),
         client_certificate=None if tls.context.verify_mode == ssl.CERT_NONE else tls.getpeercert(binary_form=True),
     )
+
+
+def _ticket_key_name(session: Session, flights: list[bytes], last_flight: bytes) -> bytes:
+    """The name of the key of the ticket that this handshake gave out; b"" where there was none, or it cannot be read."""
+    if session.version == "TLSv1.3":
+        if session.secrets is None or session.suite is None or not last_flight:
+            return b""
+        opener = RecordOpener(session.suite, session.server_key(), 0)
+        with contextlib.suppress(BadRecordMac):
+            return key_name_of_ticket(opener.open(next(split_records(last_flight)))[1], tls13=True)
+        return b""
+    for record in (record for flight in flights for record in split_records(flight)):
+        if record[0] == HANDSHAKE:
+            name = key_name_of_ticket(record[HEADER_BYTES:], tls13=False)
+            if name:
+                return name
+    return b""
 
 
 def _max_plaintext_bytes(hello_untrusted: bytes) -> int:

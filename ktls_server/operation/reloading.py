@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 
 from ..errors import ConfigurationError
@@ -34,6 +35,10 @@ class Certificates:
                 self._user,
                 ", ".join(unreadable),
             )
+
+    def rotate_ticket_keys(self) -> None:
+        """Go on to the next session ticket keys, if it is time."""
+        self.contexts.rotate_ticket_keys(time.time())
 
     def changed(self) -> bool:
         """Whether a file was replaced since it was last read."""

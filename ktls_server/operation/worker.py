@@ -156,7 +156,8 @@ class Worker:
         self._scoreboard.write(service.counters, state)
 
     def _watch_files(self) -> None:
-        """Read what was replaced: certificates, keys, passwords."""
+        """Read what was replaced: certificates, keys, passwords. Ticket keys have their time as well."""
+        self._certificates.rotate_ticket_keys()
         if self._certificates.changed():
             self._reload_certificates()
         if self._passwords is not None and self._passwords.changed():
