@@ -392,7 +392,11 @@ class Site:
                     return self._respond_ranges(request, ranges, headers, fd, size)
         if size <= SMALL_BYTES:
             # With its head it goes out in one call, and nothing stays open.
-            content = os.pread(fd, size, 0)
+            try:
+                content = os.pread(fd, size, 0)
+            except OSError as error:
+                _logger.error("%r could not be read: %s", path, error.strerror)
+                raise FileUnavailable(500) from error
             if len(content) == size and os.fstat(fd).st_size == size:
                 os.close(fd)
                 return Response(200, headers, (content,) if size else (), size)

@@ -25,7 +25,12 @@ def redirect(request_untrusted: Request, port: int) -> Response:
     )
     status = 301 if request_untrusted.method in (b"GET", b"HEAD") else 308
     body = b"This site is served over HTTPS: %s\n" % location
-    headers = [(b"Location", location), (b"Content-Type", b"text/plain; charset=utf-8")]
+    headers = [
+        (b"Location", location),
+        (b"Content-Type", b"text/plain; charset=utf-8"),
+        # A 301 may be kept for ever (RFC 9110 section 15.4.2), and the port may change.
+        (b"Cache-Control", b"no-cache"),
+    ]
     return Response(status, headers, (body,), len(body), close_connection=True)
 
 

@@ -188,6 +188,18 @@ def test_a_small_file_goes_out_with_its_head(folder: Path, size: int) -> None:
         response.close()
 
 
+def test_a_small_file_that_cannot_be_read_is_a_500_and_one_line_that_names_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_fd: int, _size: int, _offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with serving(folder) as site:
+        monkeypatch.setattr(os, "pread", fail)
+        assert ask(site, b"/ten.txt").status == 500
+    assert caplog.messages == ["b'/ten.txt' could not be read: Input/output error"]
+
+
 def test_ranges_reach_past_four_gibibytes(folder: Path) -> None:
     size = 5 * 1024**3
     with (folder / "sparse.bin").open("wb") as file:
