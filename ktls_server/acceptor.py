@@ -32,11 +32,16 @@ from .transport.interface import Transport
 
 @dataclass(frozen=True, slots=True)
 class SessionDescription:
-    """What was agreed on. `transmit_path` is "kernel" or "userspace"; `client_certificate` is DER, if there was one."""
+    """What was agreed on.
+
+    `transmit_path` is "kernel" or "userspace". `server_name` is the name that the client asked for, in lower case.
+    `client_certificate` is DER, if there was one.
+    """
 
     version: str
     cipher: str
     transmit_path: str
+    server_name: str | None
     alpn_protocol: str | None
     resumed: bool
     client_certificate: bytes | None = field(repr=False)
@@ -123,7 +128,7 @@ class TlsAcceptor:
         channel = Channel(sock, asyncio.get_running_loop())
         try:
             session = await accept(channel, self._tickets, self._key_log)
-            tls = session.tls
+            hello = session.client_hello()
             transport = establish(channel, session, self._policy)
         except BaseException:
             channel.close()
@@ -132,9 +137,10 @@ class TlsAcceptor:
             version=session.version,
             cipher=session.cipher,
             transmit_path=transport.writer.path,
-            alpn_protocol=tls.selected_alpn_protocol(),
-            resumed=bool(tls.session_reused),
-            client_certificate=tls.getpeercert(binary_form=True),
+            server_name=None if hello is None else hello.server_name,
+            alpn_protocol=session.alpn_protocol,
+            resumed=session.resumed,
+            client_certificate=session.client_certificate,
         )
         return TlsConnection(channel, transport, description)
 

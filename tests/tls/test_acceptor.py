@@ -153,6 +153,7 @@ async def test_the_session_is_described(pair: Pair, path: str, version: ssl.TLSV
     assert session.version == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
     assert session.transmit_path == path
     assert session.alpn_protocol == "example"
+    assert session.server_name == "localhost"
     assert (session.resumed, session.client_certificate) == (False, None)
     assert session.cipher in repr(session)
 
