@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
@@ -200,3 +201,33 @@ async def test_a_peer_that_breaks_the_protocol_loses_its_connection(pair: Pair) 
     os.write(raw.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
     with pytest.raises(ConnectionLost):
         await connection.receive()
+
+
+def test_two_loops_in_two_threads_mix_nothing() -> None:
+    """Each acceptor has buffers of its own: what one seals never holds a byte of the other's."""
+    received: dict[bytes, bytes] = {}
+
+    async def talk(pattern: bytes) -> None:
+        with Pair(server_context(), KernelTls()) as pair:
+            connection, reader, _ = await pair.connect(client_context())
+            pieces = []
+            for _ in range(60):
+                sending = asyncio.create_task(connection.send(pattern * 100_000))
+                pieces.append(await reader.readexactly(100_000))
+                await sending
+            received[pattern] = b"".join(pieces)
+
+    threads = [threading.Thread(target=asyncio.run, args=(talk(pattern),)) for pattern in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_SECONDS)
+    assert {pattern: set(data) for pattern, data in received.items()} == {b"a": set(b"a"), b"b": set(b"b")}
+    assert {len(data) for data in received.values()} == {6_000_000}
+
+
+def test_one_context_in_two_acceptors_is_refused() -> None:
+    """They would take each other's secrets."""
+    context = server_context()
+    with TlsAcceptor(context, kernel=KernelTls()), pytest.raises(ValueError, match="a context of its own"):
+        TlsAcceptor(context, kernel=KernelTls())
