@@ -20,7 +20,7 @@ import ssl
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from .handshake.driver import accept
+from .handshake.driver import complete_handshake
 from .handshake.tickets import TicketGenerations
 from .kernel.probe import KernelTls, probe
 from .keys.keylog import KeyLog
@@ -127,7 +127,7 @@ class TlsAcceptor:
         sock.setblocking(False)
         channel = Channel(sock, asyncio.get_running_loop())
         try:
-            session = await accept(channel, self._tickets, self._key_log)
+            session = await complete_handshake(channel, self._tickets, self._key_log)
             hello = session.client_hello()
             transport = establish(channel, session, self._policy)
         except BaseException:

@@ -9,7 +9,7 @@ from .accesslog import LoggedConnection
 from .counters import Counters
 from .exchange import HttpVersion
 from .handshake.context import TlsContexts
-from .handshake.driver import PlainHttpReceived, accept
+from .handshake.driver import PlainHttpReceived, complete_handshake
 from .keys.keylog import KeyLog
 from .net.channel import Channel
 from .transport.choice import TransportPolicy, establish
@@ -52,7 +52,7 @@ class TlsBeginning:
     async def __call__(self, address: str, channel: Channel) -> tuple[Transport, LoggedConnection, HttpVersion]:
         counters = self._counters
         try:
-            session = await accept(channel, self._contexts.tickets, self._key_log)
+            session = await complete_handshake(channel, self._contexts.tickets, self._key_log)
         except PlainHttpReceived:
             channel.push(_PLAIN_HTTP_ANSWER)
             raise

@@ -39,7 +39,7 @@ class PlainHttpReceived(HandshakeFailed):
         super().__init__("plain_http")
 
 
-async def accept(channel: Channel, tickets: TicketGenerations, key_log: KeyLog | None) -> Session:
+async def complete_handshake(channel: Channel, tickets: TicketGenerations, key_log: KeyLog | None) -> Session:
     """Complete one handshake. Raises HandshakeFailed, after the alert was sent, or ConnectionLost.
 
     `key_log` is the one that every context of `tickets` (and every context that SNI may switch to) writes to; None where none

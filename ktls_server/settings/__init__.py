@@ -12,6 +12,6 @@ from .options import (
     Option,
     Settings,
 )
-from .rules import CacheRule, HeaderRule
+from .rule_values import CacheRule, HeaderRule
 
 __all__ = ["OPTIONS", "BoundServer", "CacheRule", "HeaderRule", "Option", "Settings", "Sources", "load"]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..processors import usable_processors
-from .rules import CacheRule, HeaderRule, field_value
+from .rule_values import CacheRule, HeaderRule, field_value
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -160,7 +160,7 @@ class FilePath(Kind):
 
 
 class Ruled(Kind):
-    """A rule with a glob, see rules.py."""
+    """A rule with a glob, see rule_values.py."""
 
     def __init__(self, rule: type[CacheRule | HeaderRule], metavar: str) -> None:
         self.metavar = metavar

@@ -31,7 +31,7 @@ from .kinds import (
     Text,
     Workers,
 )
-from .rules import CacheRule, HeaderRule
+from .rule_values import CacheRule, HeaderRule
 
 KtlsMode: TypeAlias = Literal["auto", "require", "off"]
 KtlsReceiveMode: TypeAlias = Literal["auto", "on", "off"]

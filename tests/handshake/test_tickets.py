@@ -10,7 +10,7 @@ import pytest
 
 from ktls_server.certificates import certificate_in
 from ktls_server.handshake.context import TlsContexts
-from ktls_server.handshake.driver import accept
+from ktls_server.handshake.driver import complete_handshake
 from ktls_server.handshake.tickets import GENERATION_SECONDS, TicketGenerations, key_name_of_ticket
 from ktls_server.keys.keylog import KeyLog
 from ktls_server.net.channel import Channel
@@ -44,7 +44,7 @@ class Places:
                 return bool(tls.session_reused), tls.session
 
         client = asyncio.ensure_future(asyncio.to_thread(talk))
-        made = await accept(channel, self.contexts.tickets, self.key_log)
+        made = await complete_handshake(channel, self.contexts.tickets, self.key_log)
         assert made.secrets is not None
         result = await client
         channel.close()
