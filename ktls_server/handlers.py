@@ -31,18 +31,18 @@ class FilesHandler:
     @property
     def handler(self) -> Handler:
         """What to call for each request: without a gate the site itself."""
-        return self if self._gate is not None else self.site.respond
+        return self if self._gate is not None else self.site.handle
 
     def __call__(self, request_untrusted: Request, client: LoggedConnection) -> Response | Awaitable[Response]:
         gate = self._gate
         if gate is None or request_untrusted.method == b"OPTIONS":
-            return self.site.respond(request_untrusted)
+            return self.site.handle(request_untrusted)
         try:
             verdict = gate.judge(request_untrusted.header(b"authorization"), client_of(client.remote))
         except TryLater as refusal:
             return self._try_later(request_untrusted, refusal)
         if verdict is True:
-            return self.site.respond(request_untrusted)
+            return self.site.handle(request_untrusted)
         if verdict is False:
             return self._unauthorized(request_untrusted)
         return self._respond_when_judged(request_untrusted, verdict)
@@ -54,7 +54,7 @@ class FilesHandler:
             return self._try_later(request_untrusted, refusal)
         if not is_let_in:
             return self._unauthorized(request_untrusted)
-        response = self.site.respond(request_untrusted)
+        response = self.site.handle(request_untrusted)
         return response if isinstance(response, Response) else await response
 
     def _unauthorized(self, request_untrusted: Request) -> Response:

@@ -21,10 +21,13 @@ import hashlib
 import logging
 import os
 import stat
+import threading
 import time
 import traceback
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -69,6 +72,7 @@ _REMEMBERED_STATUSES = (200, 304)
 # A listing shows sizes and times of files, which change without the folder: none is given out that is older.
 _LISTING_SECONDS = 1.0
 _MAX_LISTINGS = 16
+_LARGE_FOLDER = 500
 _LISTING_BYTES = 16 * 1024 * 1024
 
 # Requests that were seen once. When the set is full all are forgotten, so that it costs nothing to keep.
@@ -81,7 +85,10 @@ Fields = dict[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class SiteOptions:
-    """What is served and how. `cache_control` is (glob, value), `headers` (glob, name, value); see `files/rules.py`."""
+    """What is served and how. `cache_control` is (glob, value), `headers` (glob, name, value); see `files/rules.py`.
+
+    `elsewhere` runs a function on another thread: large folders are listed there. Without it they are listed at once.
+    """
 
     root: Path
     index: tuple[str, ...] = ("index.html",)
@@ -94,6 +101,15 @@ class SiteOptions:
     csp: str | None = None
     cors: str | None = None
     precompressed: bool = True
+    elsewhere: Callable[[Callable[[], object]], Awaitable[object]] | None = None
+
+
+class _ListingTakesLong(Exception):
+    """A listing should be made by `make`, elsewhere, and asked for again then."""
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        super().__init__()
+        self.make = make
 
 
 class Site:
@@ -113,26 +129,53 @@ class Site:
         self._root = Root(options.root)
         self._answers = Answers(self._root)
         self._asked: set[Key] = set()
+        self._listings_lock = threading.Lock()
         self._listings: dict[tuple[bytes, Order, bool], tuple[tuple[int, ...], float, bytes, bytes]] = {}
 
     def close(self) -> None:
         """Give the root's descriptor back."""
         self._root.close()
 
-    def respond(self, request: Request, _client: object = None) -> Response:
-        """The answer to a request; never raises for anything that is in one. The receiver closes the response."""
+    def handle(self, request: Request, _client: object = None) -> Response | Awaitable[Response]:
+        """The answer to a request, or an awaitable of it where a large folder has to be listed first."""
+        key = request.answer_key
+        if key is None:
+            key = request.answer_key = _key_of(request)
+        remembered = self._answers.get(key)  # type: ignore[arg-type]
+        if remembered is not None:
+            return remembered
         try:
-            key = request.answer_key
-            if key is None:
-                key = request.answer_key = _key_of(request)
-            remembered = self._answers.get(key)  # type: ignore[arg-type]
-            if remembered is not None:
-                return remembered
-            return self._respond(request, key or None)  # type: ignore[arg-type]
+            return self._answer(request, may_wait=True)
+        except _ListingTakesLong as listing:
+            return self._respond_after(request, listing.make)
+
+    def respond(self, request: Request) -> Response:
+        """The answer to a request, however long it takes. Never raises for anything that is in the request.
+
+        The receiver closes the response.
+        """
+        key = request.answer_key
+        if key is None:
+            key = request.answer_key = _key_of(request)
+        remembered = self._answers.get(key)  # type: ignore[arg-type]
+        return self._answer(request, may_wait=False) if remembered is None else remembered
+
+    async def _respond_after(self, request: Request, make: Callable[[], object]) -> Response:
+        assert self._options.elsewhere is not None
+        # What goes wrong there goes wrong here, too, where it is answered.
+        with suppress(Exception):
+            await self._options.elsewhere(make)
+        return self._answer(request, may_wait=False)
+
+    def _answer(self, request: Request, *, may_wait: bool) -> Response:
+        try:
+            return self._respond(request, request.answer_key or None, may_wait)  # type: ignore[arg-type]
         except BadRequest as refusal:
             return self.error(refusal.status, refusal.explanation, close=refusal.close, request=request)
         except FileUnavailable as refusal:
             return self.error(refusal.status, EXPLANATIONS[refusal.status], close=False, request=request)
+        except _ListingTakesLong:
+            raise
         except Exception as error:
             _log_unexpected(error)
             return self.error(500, EXPLANATIONS[500], close=False, request=request)
@@ -161,7 +204,7 @@ class Site:
             close_connection=close,
         )
 
-    def _respond(self, request: Request, key: Key | None) -> Response:
+    def _respond(self, request: Request, key: Key | None, may_wait: bool) -> Response:
         fields = request.fields_untrusted
         # 1. the Host field and the method
         host = fields.get(b"host")
@@ -183,7 +226,7 @@ class Site:
         # 3. the path as a file or folder
         try:
             if path.endswith(b"/"):
-                return self._respond_folder(request, fields, target, key)
+                return self._respond_folder(request, fields, target, key, may_wait)
             found = self._root.find(path[1:])
         except FileUnavailable as refusal:
             if refusal.status == 404 and self._options.spa and accepts_html(fields.get(b"accept")):
@@ -203,13 +246,15 @@ class Site:
             raise BadRequest(501, "This server does not know the request's method.", close=False)
         raise BadRequest(405, "Files can be asked for, not changed: GET, HEAD and OPTIONS only.", close=False)
 
-    def _respond_folder(self, request: Request, fields: Fields, target: Target, key: Key | None) -> Response:
+    def _respond_folder(
+        self, request: Request, fields: Fields, target: Target, key: Key | None, may_wait: bool
+    ) -> Response:
         try:
             return self._respond_index(request, fields, target.path, key)
         except FileUnavailable as refusal:
             if refusal.status != 404 or not self._options.listing:
                 raise
-        return self._respond_listing(request, fields, target)
+        return self._respond_listing(request, fields, target, may_wait)
 
     def _respond_index(self, request: Request, fields: Fields, folder: bytes, key: Key | None) -> Response:
         """The first index file that the folder has. Raises `FileUnavailable`."""
@@ -221,9 +266,10 @@ class Site:
             key = None  # A better index file may appear: that is more than a proof can say.
         raise FileUnavailable(404)
 
-    def _respond_listing(self, request: Request, fields: Fields, target: Target) -> Response:
+    def _respond_listing(self, request: Request, fields: Fields, target: Target, may_wait: bool) -> Response:
         """What the folder holds, as HTML or JSON. Raises `FileUnavailable`."""
-        content_type, body = self._listing(target, as_data=prefers_json(fields.get(b"accept", b"")))
+        as_data = prefers_json(fields.get(b"accept", b""))
+        content_type, body = self._listing(target, as_data=as_data, may_wait=may_wait)
         etag = b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode("ascii")
         own = self._rules.for_path(target.path).fields
         headers = [field for field in own if field[0].lower() not in _LISTING_FIELDS]
@@ -239,10 +285,12 @@ class Site:
             return response
         return Response(200, headers, (body,) if request.method == b"GET" else (), len(body))
 
-    def _listing(self, target: Target, *, as_data: bool) -> tuple[bytes, bytes]:
+    def _listing(self, target: Target, *, as_data: bool, may_wait: bool) -> tuple[bytes, bytes]:
         """Content type and body. Made anew when the folder has changed, and after a second: files in it may have grown.
 
-        However often a large folder is asked for, by GET or HEAD, its listing is made once a second at most.
+        However often a large folder is asked for, by GET or HEAD, its listing is made once a second at most. Runs on the
+        event loop's thread and, for large folders, on another one. Raises `FileUnavailable`, and `_ListingTakesLong` where the
+        listing should be made elsewhere.
         """
         order = order_of_query(target.query)
         found = self._root.find(target.path[1:])
@@ -254,6 +302,8 @@ class Site:
             now = time.monotonic()
             if made is not None and made[0] == state and now - made[1] < _LISTING_SECONDS:
                 return made[2], made[3]
+            if may_wait and self._options.elsewhere is not None and self._is_large(found):
+                raise _ListingTakesLong(partial(self._listing, target, as_data=as_data, may_wait=False))
             entries = read_entries(self._root, found, target.path, hidden=self._options.hidden_files)
         finally:
             os.close(found.fd)
@@ -261,14 +311,24 @@ class Site:
             content_type, body = JSON, as_json(target.path, entries, order)
         else:
             content_type, body = HTML, as_html(target.path, entries, order)
-        self._listings.pop(key, None)
-        self._listings[key] = state, now, content_type, body
-        while len(self._listings) > 1 and (
-            len(self._listings) > _MAX_LISTINGS
-            or sum(len(each[3]) for each in self._listings.values()) > _LISTING_BYTES
-        ):
-            del self._listings[next(iter(self._listings))]
+        with self._listings_lock:
+            self._listings.pop(key, None)
+            self._listings[key] = state, now, content_type, body
+            while len(self._listings) > 1 and (
+                len(self._listings) > _MAX_LISTINGS
+                or sum(len(each[3]) for each in self._listings.values()) > _LISTING_BYTES
+            ):
+                del self._listings[next(iter(self._listings))]
         return content_type, body
+
+    def _is_large(self, found: Found) -> bool:
+        """Whether to list a folder takes more than some milliseconds."""
+        fd = self._root.open_folder(found)
+        try:
+            with os.scandir(fd) as scan:
+                return any(count > _LARGE_FOLDER for count, _ in enumerate(scan))
+        finally:
+            os.close(fd)
 
     def _redirect_to_folder(self, target: Target) -> Response:
         """So that relative links in the folder's page work. Same origin, always: the path begins with one slash."""

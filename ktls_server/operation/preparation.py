@@ -10,8 +10,9 @@ import contextlib
 import logging
 import resource
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..errors import ConfigurationError, SystemRefusal
 from ..files.site import Site, SiteOptions
@@ -31,6 +32,9 @@ SPARE_DESCRIPTORS: Final = 64
 
 DESCRIPTORS_OF_A_CONNECTION: Final = 2
 """The socket, and the file that is being sent on it."""
+
+
+Elsewhere: TypeAlias = Callable[[Callable[[], object]], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +145,11 @@ def _raise_descriptor_limit(settings: Settings) -> None:
         )
 
 
-def open_site(settings: Settings) -> Site:
-    """The folder that is served. Raises ConfigurationError where it cannot be opened."""
+def open_site(settings: Settings, elsewhere: Elsewhere | None = None) -> Site:
+    """The folder that is served. Raises ConfigurationError where it cannot be opened.
+
+    `elsewhere` runs a function on another thread, for what would hold up the event loop.
+    """
     options = SiteOptions(
         root=settings.directory,
         index=settings.index,
@@ -155,6 +162,7 @@ def open_site(settings: Settings) -> Site:
         csp=settings.csp,
         cors=settings.cors,
         precompressed=settings.precompressed,
+        elsewhere=elsewhere,
     )
     try:
         return Site(options)
@@ -162,14 +170,14 @@ def open_site(settings: Settings) -> Site:
         raise ConfigurationError(f"directory: {str(settings.directory)!r}: {error.strerror}") from None
 
 
-def reopen_site(settings: Settings, site: Site) -> Site:
+def reopen_site(settings: Settings, site: Site, elsewhere: Elsewhere | None = None) -> Site:
     """The folder that the path leads to now: a deployment may have changed the link that it is.
 
     Where the path leads to no folder that can be opened, says so and goes on with `site`. Else the caller closes `site`, once
     nobody uses it any more.
     """
     try:
-        return open_site(settings)
+        return open_site(settings, elsewhere)
     except ConfigurationError as error:
         _log.error("the served folder stays as it was: %s", error)
         return site

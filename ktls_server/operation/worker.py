@@ -13,7 +13,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from ..access import PasswordGate
@@ -69,9 +70,11 @@ class Worker:
         if settings.access_log != "off":
             access_log = AccessLog(settings.access_log, self._loop.call_later)
         counters = Counters() if prepared.scoreboard is None else prepared.scoreboard.enter(place)
+        # One thread: large folders are listed one after the other, and what was listed a moment ago is not listed again.
+        self._listing_thread = ThreadPoolExecutor(1, "listing")
         self._passwords = prepared.passwords
         self._gate = None if self._passwords is None else PasswordGate(self._passwords)
-        self._files = FilesHandler(open_site(settings), self._gate)
+        self._files = FilesHandler(open_site(settings, self._elsewhere), self._gate)
         self.service = Service(
             settings=settings,
             handler=self._files.handler,
@@ -121,6 +124,9 @@ class Worker:
         if self._metrics is not None:
             self._metrics.start()
         self._tick()
+
+    def _elsewhere(self, function: Callable[[], object]) -> Awaitable[object]:
+        return self._loop.run_in_executor(self._listing_thread, function)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -177,7 +183,7 @@ class Worker:
         if self._passwords is not None:
             self._passwords.reload()
         before = self._files.site
-        self._files.site = reopen_site(self._settings, before)
+        self._files.site = reopen_site(self._settings, before, self._elsewhere)
         if self._files.site is not before:
             self.service.handler = self._files.handler
             # A handler that waits (for a thread that lists a folder) may use it for so long.
@@ -218,6 +224,7 @@ class Worker:
             self.service.access_log.close()
         if self._gate is not None:
             self._gate.close()
+        self._listing_thread.shutdown(cancel_futures=True)
         self._files.site.close()
         if self._key_log is not None:
             self._key_log.close()

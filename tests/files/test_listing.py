@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import os
 import re
+import shutil
+import threading
+from collections.abc import Awaitable, Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ from ktls_server.files.listing import (
 )
 from ktls_server.files.resolve import Found, Root
 from ktls_server.files.site import Site, SiteOptions
+from ktls_server.semantics.messages import Request, Response
 
 from .asking import Answer, ask
 
@@ -402,4 +407,53 @@ def test_a_listing_is_made_once_a_second_and_anew_when_the_folder_changes(
     monkeypatch.setattr("ktls_server.files.site._LISTING_SECONDS", 0.0)
     (tmp_path / "a.txt").write_bytes(b"a" * 2000)  # which does not change the folder
     assert b"2.0 KiB" in ask(site, b"/").body
+    site.close()
+
+
+async def test_a_large_folder_is_listed_elsewhere_and_a_small_one_at_once(tmp_path: Path) -> None:
+    for number in range(600):
+        (tmp_path / f"{number}.txt").touch()
+    (tmp_path / "small").mkdir()
+    threads: list[int] = []
+
+    def elsewhere(function: Callable[[], object]) -> Awaitable[object]:
+        def work() -> None:
+            threads.append(threading.get_ident())
+            function()
+
+        return asyncio.to_thread(work)
+
+    site = Site(SiteOptions(tmp_path, listing=True, elsewhere=elsewhere))
+
+    def request(method: bytes, target: bytes) -> Request:
+        return Request(method, target, b"1.1", [(b"host", b"localhost")])
+
+    small = site.handle(request(b"GET", b"/small/"))
+    assert isinstance(small, Response)
+    large = site.handle(request(b"GET", b"/"))
+    assert not isinstance(large, Response)
+    answer = await large
+    assert answer.status == 200
+    assert answer.body[0] == ask(site, b"/").body
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
+    again = site.handle(request(b"HEAD", b"/"))
+    assert isinstance(again, Response), "it was made a moment ago"
+    assert again.content_length == answer.content_length
+    site.close()
+
+
+async def test_a_large_folder_that_is_gone_meanwhile_is_a_404(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for number in range(600):
+        (tmp_path / "folder" / f"{number}.txt").touch()
+
+    async def elsewhere(function: Callable[[], object]) -> object:
+        shutil.rmtree(tmp_path / "folder")
+        return function()
+
+    site = Site(SiteOptions(tmp_path, listing=True, elsewhere=elsewhere))
+    waiting = site.handle(Request(b"GET", b"/folder/", b"1.1", [(b"host", b"localhost")]))
+    assert not isinstance(waiting, Response)
+    assert (await waiting).status == 404
     site.close()
