@@ -142,8 +142,6 @@ class HeaderDecoder(Generic[_Meaning]):
                 if first & (WITH_INDEXING | SIZE_UPDATE):
                     return None
                 start, position = position, _end_of_literal(block, position)
-                if position > end:
-                    return None
                 representation = block[start:position]
                 known = literals.get(representation)
                 if known is None:
@@ -177,7 +175,10 @@ class HeaderDecoder(Generic[_Meaning]):
 
 
 def _end_of_literal(block: bytes, position: int) -> int:
-    """Where a literal field without indexing that begins at `position` ends; past the end of `block` if it is cut."""
+    """Where a literal field without indexing that begins at `position` ends; past the end of `block` if it is cut.
+
+    hpack, which then gets what there is of it, refuses it.
+    """
     name_index = block[position] & 0x0F
     position += 1
     if name_index == 0x0F:
