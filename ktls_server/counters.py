@@ -62,6 +62,7 @@ class Counters:
     body_bytes: Counter[str] = field(default_factory=Counter)
     timeouts: Counter[str] = field(default_factory=Counter)
     key_updates: Counter[str] = field(default_factory=Counter)
+    http2_errors: Counter[str] = field(default_factory=Counter)
     certificate_reloads: Counter[str] = field(default_factory=Counter)
     accept_pauses: int = 0
 

@@ -128,10 +128,12 @@ class Service:
 class Life(Watched):
     """A connection as its protocol sees it: who the client is, in which stage, and until when."""
 
-    __slots__ = ("client", "service", "stage")
+    __slots__ = ("client", "on_drain", "service", "stage")
 
     def __init__(self, service: Service, client: LoggedConnection) -> None:
         super().__init__()
+        self.on_drain: Callable[[], object] | None = None
+        """What the protocol wants to be called when the server is asked to stop."""
         self.service = service
         self.client = client
         self.stage = Stage.HANDSHAKE

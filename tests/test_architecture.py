@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "transport": {"kernel", "keys", "handshake", "net"},
     "exchange": {"accesslog", "counters", "net", "semantics", "settings", "transport"},
     "http1": {"exchange", "net", "semantics", "transport"},
+    "http2": {"exchange", "net", "semantics", "transport"},
     "handlers": {"access", "accesslog", "exchange", "files", "net", "semantics"},
     "beginning": {"accesslog", "counters", "exchange", "handshake", "keys", "net", "transport"},
     "connection": {"accesslog", "exchange", "net", "transport"},
@@ -41,10 +42,10 @@ MAY_IMPORT |= {
     "cli": BELOW_OPERATION | {"operation", "server", "acceptor", "bench"},
     "__main__": {"cli"},
 }
-KNOW_ASYNCIO = {"net", "access", "http1", "connection", "operation", "server", "acceptor", "bench"}
+KNOW_ASYNCIO = {"net", "access", "http1", "http2", "connection", "operation", "server", "acceptor", "bench"}
 PURE = {
     module
-    for package in ("http1", "semantics")
+    for package in ("http1", "http2", "semantics")
     for module in (PACKAGE / package).glob("*.py")
     if module.name != "conversation.py"
 }

@@ -185,6 +185,11 @@ class Endpoint:
         return self._is_over
 
     @property
+    def is_in_block(self) -> bool:
+        """Whether a request's head has begun that is not complete: CONTINUATION has to follow."""
+        return self._expected is FrameType.CONTINUATION
+
+    @property
     def are_settings_acknowledged(self) -> bool:
         """Whether the peer has acknowledged our SETTINGS; how long to wait for that is the caller's choice (6.5.3)."""
         return self._unacknowledged_settings == 0

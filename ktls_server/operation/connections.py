@@ -135,6 +135,12 @@ class Connections:
         for watched in self._service.blocked.over(now):
             cast(Posts, watched).connection.on_posts_deadline()
 
+    def drain(self) -> None:
+        """Have every connection that can say so tell its client that it ends."""
+        for connection in list(self._connections.values()):
+            if connection.on_drain is not None:
+                connection.on_drain()
+
     def hasten(self, seconds: float) -> None:
         """Give those that wait for a request, or for their handshake, so many seconds from now at most."""
         latest = time.monotonic() + seconds

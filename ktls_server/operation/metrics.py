@@ -174,6 +174,12 @@ def _counters(counters: Counters) -> Iterator[Metric]:
         ("ktls_timeouts", "Connections ended for being over a time limit.", "stage", counters.timeouts),
         ("ktls_key_updates", "TLS 1.3 key changes.", "kind", counters.key_updates),
         (
+            "ktls_http2_errors",
+            "HTTP/2 streams and connections that ended by an error or a limit.",
+            "reason",
+            counters.http2_errors,
+        ),
+        (
             "ktls_certificate_reloads",
             "Times that certificates were read again.",
             "outcome",

@@ -23,9 +23,10 @@ from ..beginning import TlsBeginning
 from ..certificates import ValidityWatch
 from ..counters import Counters
 from ..errors import ConfigurationError
-from ..exchange import HANDLER_SECONDS, Service, Stage
+from ..exchange import HANDLER_SECONDS, HttpVersion, Service, Stage
 from ..handlers import FilesHandler
 from ..http1.conversation import Http1
+from ..http2.conversation import Http2
 from ..keys.keylog import KeyLog
 from ..net.listening import port_of
 from ..transport.choice import TransportPolicy
@@ -90,9 +91,10 @@ class Worker:
             receive=settings.ktls_rx == "on",
             record_limit=settings.aead_record_limit,
         )
-        begin = TlsBeginning(
-            self._certificates.contexts, self._key_log, policy, counters, versions={"http/1.1": Http1()}
-        )
+        versions: dict[str, HttpVersion] = {"http/1.1": Http1()}
+        if settings.http2:
+            versions["h2"] = Http2()
+        begin = TlsBeginning(self._certificates.contexts, self._key_log, policy, counters, versions)
         prepared.client_counts.enter(place)
         self._connections = Connections(self.service, begin, prepared.listeners, self._loop, prepared.client_counts)
         self._redirects = plain_connections(
@@ -195,6 +197,7 @@ class Worker:
         service.draining = True
         self._connections.stop()
         self._redirects.stop()
+        self._connections.drain()
         self._connections.hasten(service.time_limit(Stage.IDLE))
         self._redirects.abort()
         await self._redirects.wait_until_empty()

@@ -187,6 +187,14 @@ class Settings:
         example="optional",
     )
 
+    http2: bool = option(
+        False,
+        FLAG,
+        TLS,
+        "Offer HTTP/2 to clients that know it. Files go out by sendfile below its frames.",
+        example="true",
+    )
+
     ktls: KtlsMode = option(
         "auto",
         Choice(*get_args(KtlsMode)),
