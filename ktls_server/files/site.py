@@ -105,9 +105,9 @@ class SiteOptions:
 
 
 class _ListingTakesLong(Exception):
-    """A listing should be made by `make`, elsewhere, and asked for again then."""
+    """The answer, a listing, should be made by `make`, elsewhere."""
 
-    def __init__(self, make: Callable[[], object]) -> None:
+    def __init__(self, make: Callable[[], Response]) -> None:
         super().__init__()
         self.make = make
 
@@ -160,25 +160,31 @@ class Site:
         remembered = self._answers.get(key)  # type: ignore[arg-type]
         return self._answer(request, may_wait=False) if remembered is None else remembered
 
-    async def _respond_after(self, request: Request, make: Callable[[], object]) -> Response:
+    async def _respond_after(self, request: Request, make: Callable[[], Response]) -> Response:
+        """What the other thread made is the answer, also where the folder has changed meanwhile: it is made there, once."""
         assert self._options.elsewhere is not None
-        # What goes wrong there goes wrong here, too, where it is answered.
-        with suppress(Exception):
-            await self._options.elsewhere(make)
-        return self._answer(request, may_wait=False)
+        try:
+            response = await self._options.elsewhere(make)
+            assert isinstance(response, Response)
+            return response
+        except Exception as error:
+            return self._refusal(error, request)
 
     def _answer(self, request: Request, *, may_wait: bool) -> Response:
         try:
             return self._respond(request, request.answer_key or None, may_wait)  # type: ignore[arg-type]
-        except BadRequest as refusal:
-            return self.error(refusal.status, refusal.explanation, close=refusal.close, request=request)
-        except FileUnavailable as refusal:
-            return self.error(refusal.status, EXPLANATIONS[refusal.status], close=False, request=request)
         except _ListingTakesLong:
             raise
         except Exception as error:
-            _log_unexpected(error)
-            return self.error(500, EXPLANATIONS[500], close=False, request=request)
+            return self._refusal(error, request)
+
+    def _refusal(self, error: Exception, request: Request) -> Response:
+        if isinstance(error, BadRequest):
+            return self.error(error.status, error.explanation, close=error.close, request=request)
+        if isinstance(error, FileUnavailable):
+            return self.error(error.status, EXPLANATIONS[error.status], close=False, request=request)
+        _log_unexpected(error)
+        return self.error(500, EXPLANATIONS[500], close=False, request=request)
 
     def error(self, status: int, explanation: str, *, close: bool, request: Request | None = None) -> Response:
         """The answer that says what went wrong, as the folder's own `404.html` (403, 500, ...) or a built-in page.
@@ -267,9 +273,12 @@ class Site:
         raise FileUnavailable(404)
 
     def _respond_listing(self, request: Request, fields: Fields, target: Target, may_wait: bool) -> Response:
-        """What the folder holds, as HTML or JSON. Raises `FileUnavailable`."""
+        """What the folder holds, as HTML or JSON. Raises `FileUnavailable` and `_ListingTakesLong`."""
         as_data = prefers_json(fields.get(b"accept", b""))
-        content_type, body = self._listing(target, as_data=as_data, may_wait=may_wait)
+        made = self._listing(target, as_data=as_data, may_wait=may_wait)
+        if made is None:
+            raise _ListingTakesLong(partial(self._respond_listing, request, fields, target, may_wait=False))
+        content_type, body = made
         etag = b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode("ascii")
         own = self._rules.for_path(target.path).fields
         headers = [field for field in own if field[0].lower() not in _LISTING_FIELDS]
@@ -285,12 +294,12 @@ class Site:
             return response
         return Response(200, headers, (body,) if request.method == b"GET" else (), len(body))
 
-    def _listing(self, target: Target, *, as_data: bool, may_wait: bool) -> tuple[bytes, bytes]:
+    def _listing(self, target: Target, *, as_data: bool, may_wait: bool) -> tuple[bytes, bytes] | None:
         """Content type and body. Made anew when the folder has changed, and after a second: files in it may have grown.
 
         However often a large folder is asked for, by GET or HEAD, its listing is made once a second at most. Runs on the
-        event loop's thread and, for large folders, on another one. Raises `FileUnavailable`, and `_ListingTakesLong` where the
-        listing should be made elsewhere.
+        event loop's thread and, for large folders, on another one: None where it should be made there. Raises
+        `FileUnavailable`.
         """
         order = order_of_query(target.query)
         found = self._root.find(target.path[1:])
@@ -303,7 +312,7 @@ class Site:
             if made is not None and made[0] == state and now - made[1] < _LISTING_SECONDS:
                 return made[2], made[3]
             if may_wait and self._options.elsewhere is not None and self._is_large(found):
-                raise _ListingTakesLong(partial(self._listing, target, as_data=as_data, may_wait=False))
+                return None
             entries = read_entries(self._root, found, target.path, hidden=self._options.hidden_files)
         finally:
             os.close(found.fd)

@@ -73,8 +73,9 @@ class TlsContexts:
 
         Connections that stand are not touched; those in the middle of a handshake get the one or the other.
         """
-        default, by_name = self._build()
+        # Read before the contexts are made: what is replaced in between counts as changed at the next reload.
         authorities = self._read_authorities()
+        default, by_name = self._build()
         if authorities != self._authorities:
             # Tickets that were given out under authorities that may be gone have to be worth nothing.
             self.tickets = self._new_tickets()
@@ -160,7 +161,7 @@ class TlsContexts:
         context.num_tickets = 1
         # Mozilla's intermediate profile: all suites in it are good, so the client, who knows its hardware, chooses.
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(["h2", "http/1.1"] if settings.http2 else ["http/1.1"])
         try:
             context.set_ciphers(settings.ciphers)
         except ssl.SSLError:

@@ -18,7 +18,15 @@ from ..keys.record_cipher import RecordOpener
 from ..keys.suites import lookup
 from ..net.channel import Channel
 from .client_hello import read_client_hello
-from .records import CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER_BYTES, MAX_PLAINTEXT_BYTES, SERVER_HELLO, split_records
+from .records import (
+    CHANGE_CIPHER_SPEC,
+    HANDSHAKE,
+    HEADER_BYTES,
+    MAX_PLAINTEXT_BYTES,
+    SERVER_HELLO,
+    record_bytes,
+    split_records,
+)
 from .session import Session
 from .tickets import TicketGenerations, key_name_of_ticket
 
@@ -50,7 +58,7 @@ async def complete_handshake(channel: Channel, tickets: TicketGenerations, key_l
     logged: dict[str, tuple[bytes, bytes]] = {}
     server_random = b""
     flights: list[bytes] = []
-    hello_untrusted = b""
+    hello_untrusted = bytearray()
     received = 0
     while True:
         data = await channel.receive(_READ_BYTES)
@@ -65,7 +73,7 @@ async def complete_handshake(channel: Channel, tickets: TicketGenerations, key_l
             context = tickets.choose(data)
             tls = context.wrap_bio(incoming, outgoing, server_side=True)
         if not server_random:
-            hello_untrusted = hello_untrusted + data if hello_untrusted else data
+            hello_untrusted += data
         try:
             tls.do_handshake()
             complete = True
@@ -84,7 +92,7 @@ async def complete_handshake(channel: Channel, tickets: TicketGenerations, key_l
             flights.append(flight)
             await channel.send(flight)
         if complete:
-            session = _session(tls, incoming, outgoing, logged, server_random, flights, flight, hello_untrusted)
+            session = _session(tls, incoming, outgoing, logged, server_random, flights, flight, bytes(hello_untrusted))
             if not tickets.is_known(context):
                 tickets.learn(context, _ticket_key_name(session, flights, flight))
             return session
@@ -162,9 +170,11 @@ def _ticket_key_name(session: Session, flights: list[bytes], last_flight: bytes)
 def _max_plaintext_bytes(hello_untrusted: bytes) -> int:
     """How long the content of a record may be for this client: OpenSSL agrees to each lawful max_fragment_length.
 
-    Most clients ask for none. Reading a whole ClientHello costs more than looking for the extension's first bytes.
+    Most clients ask for none, in a ClientHello of one record. Reading a whole ClientHello costs more than looking for the
+    extension's first bytes, which only a record header can part.
     """
-    if _MAX_FRAGMENT_LENGTH_EXTENSION in hello_untrusted:
+    in_one_record = len(hello_untrusted) == record_bytes(hello_untrusted)
+    if not in_one_record or _MAX_FRAGMENT_LENGTH_EXTENSION in hello_untrusted:
         hello = read_client_hello(hello_untrusted)
         if hello is not None and hello.max_fragment_length in _MAX_FRAGMENT_LENGTHS:
             return _MAX_FRAGMENT_LENGTHS[hello.max_fragment_length]

@@ -57,6 +57,11 @@ class TicketGenerations:
     def rotate(self, now: float) -> None:
         """Go on to the generation that the clock says. Those that were not made ahead are this process's own."""
         generation = int((now - self._began) // GENERATION_SECONDS)
+        skipped = generation - self._generation - 2
+        if skipped > 0:
+            # A clock that was set, or a machine that slept: what lies between is not made.
+            del self._ahead[:skipped]
+            self._generation += skipped
         while self._generation < generation:
             self._generation += 1
             if self.previous is not None:

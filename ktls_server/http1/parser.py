@@ -24,8 +24,19 @@ past it the answer is 413. nginx, which has uses for one, stops at 1 MiB."""
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
+MAX_FIELDS: Final = 200
+"""Fields of one head, each of which costs as much as many bytes. Apache stops at 100; proxies that add fields stay below."""
+
+MAX_BODY_WIRE_BYTES: Final = 2 * MAX_BODY_BYTES
+"""A body with its framing: chunks of some bytes and their extensions cost more than what they carry."""
+
 _FRAMING_FIELDS: Final = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 
+
+_MAX_LENGTH_DIGITS: Final = 20
+"""Of a Content-Length: with so many it is past any limit, and Python would refuse to convert thousands."""
+
+_BODY_TOO_LARGE: Final = f"a request's body may have {MAX_BODY_BYTES} bytes here"
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _END_OF_LINE: Final = b"\r\n"
@@ -54,7 +65,8 @@ class RememberedHeads:
     MAX_LINES: Final = 1024
     MAX_BLOCKS: Final = 256
     MAX_HEAD_BYTES: Final = 2048
-    """Together at most 2.5 MiB. Browsers send 300 to 900 bytes."""
+    MAX_FIELDS: Final = 40
+    """Together some 8 MiB at most, where clients do their worst. Browsers send 300 to 900 bytes, in up to 20 fields."""
 
     def __init__(self) -> None:
         self._heads: OrderedDict[bytes, Request] = OrderedDict()
@@ -102,6 +114,8 @@ class RememberedHeads:
         if head_untrusted.count(b"\n") != lines or head_untrusted.count(b"\r") != lines:
             return
         fields = request.fields_untrusted
+        if len(request.headers_untrusted) > self.MAX_FIELDS:
+            return
         if not _SECRET_FIELDS.isdisjoint(fields):
             return
         line_end = head_untrusted.find(_END_OF_LINE)
@@ -147,7 +161,16 @@ _remembered = RememberedHeads()
 class RequestParser:
     """Cuts one connection's byte stream into requests. `max_head_bytes` bounds the request line and the fields together."""
 
-    __slots__ = ("_body_bytes", "_head_untrusted", "_max_head_bytes", "_parser", "_received", "_rest")
+    __slots__ = (
+        "_body_bytes",
+        "_body_wire_bytes",
+        "_content_length",
+        "_head_untrusted",
+        "_max_head_bytes",
+        "_parser",
+        "_received",
+        "_rest",
+    )
 
     def __init__(self, max_head_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
@@ -155,7 +178,7 @@ class RequestParser:
         self._rest = b""
         self._head_untrusted = b""
         self._received = 0
-        self._body_bytes = 0
+        self._body_bytes = self._body_wire_bytes = self._content_length = 0
 
     @property
     def idle(self) -> bool:
@@ -188,7 +211,7 @@ class RequestParser:
                 return None
             self._head_untrusted = data_untrusted
             parser = self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head_bytes)
-            self._received = self._body_bytes = 0
+            self._received = self._body_bytes = self._body_wire_bytes = self._content_length = 0
         elif data_untrusted:
             # It came in pieces, as few heads do.
             self._head_untrusted = b""
@@ -216,6 +239,8 @@ class RequestParser:
         ):
             raise BadRequest(431, "the request line and header fields are too large")
         headers = [(name.lower(), value) for name, value in event.headers.raw_items()]
+        if len(headers) > MAX_FIELDS:
+            raise BadRequest(431, f"a request may have {MAX_FIELDS} header fields here")
         content_length = transfer_encoding = False
         connection_options: set[bytes] = set()
         for name, value in headers:
@@ -223,6 +248,7 @@ class RequestParser:
                 continue
             if name == b"content-length":
                 content_length = True
+                self._content_length = int(value[:_MAX_LENGTH_DIGITS])
             elif name == b"transfer-encoding":
                 transfer_encoding = True
             else:
@@ -255,7 +281,12 @@ class RequestParser:
         parser = self._parser
         if parser is None:
             return True
+        if self._content_length > MAX_BODY_BYTES:
+            raise BadRequest(413, _BODY_TOO_LARGE)
         if data_untrusted:
+            self._body_wire_bytes += len(data_untrusted)
+            if self._body_wire_bytes > MAX_BODY_WIRE_BYTES:
+                raise BadRequest(413, _BODY_TOO_LARGE)
             parser.receive_data(data_untrusted)
         while True:
             try:
@@ -270,7 +301,7 @@ class RequestParser:
             if isinstance(event, h11.Data):
                 self._body_bytes += len(event.data)
                 if self._body_bytes > MAX_BODY_BYTES:
-                    raise BadRequest(413, f"a request's body may have {MAX_BODY_BYTES} bytes here")
+                    raise BadRequest(413, _BODY_TOO_LARGE)
 
 
 def _bad_request(error: h11.RemoteProtocolError) -> BadRequest:

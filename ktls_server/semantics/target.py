@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..errors import BadRequest
+from .host import is_valid_host
 
 # RFC 9112 section 3 wants at least 8000 octets for the request line; Apache's LimitRequestLine is 8190.
 MAX_TARGET_BYTES = 8190
@@ -83,6 +84,9 @@ def _origin_of_absolute(target_untrusted: bytes) -> bytes:
     authority_end = min(index for index in (rest.find(b"/"), rest.find(b"?"), len(rest)) if index >= 0)
     if authority_end == 0:
         raise BadRequest(400, "The request target names no host.", close=False)
+    if not is_valid_host(rest[:authority_end]):
+        # RFC 9110 4.2.4: no user information either.
+        raise BadRequest(400, "The request target's host is not valid.", close=False)
     origin = rest[authority_end:]
     return origin if origin.startswith(b"/") else b"/" + origin
 

@@ -417,9 +417,9 @@ async def test_a_large_folder_is_listed_elsewhere_and_a_small_one_at_once(tmp_pa
     threads: list[int] = []
 
     def elsewhere(function: Callable[[], object]) -> Awaitable[object]:
-        def work() -> None:
+        def work() -> object:
             threads.append(threading.get_ident())
-            function()
+            return function()
 
         return asyncio.to_thread(work)
 
@@ -456,4 +456,32 @@ async def test_a_large_folder_that_is_gone_meanwhile_is_a_404(tmp_path: Path) ->
     waiting = site.handle(Request(b"GET", b"/folder/", b"1.1", [(b"host", b"localhost")]))
     assert not isinstance(waiting, Response)
     assert (await waiting).status == 404
+    site.close()
+
+
+@pytest.mark.parametrize("cause", ["changes", "slow"])
+async def test_a_large_folder_is_never_listed_on_the_loop(
+    cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing that is out of date once it is made is the answer all the same."""
+    for number in range(600):
+        (tmp_path / f"{number}.txt").touch()
+    threads: list[int] = []
+
+    def read(root: Root, found: Found, folder: bytes, *, hidden: bool) -> Entries:
+        threads.append(threading.get_ident())
+        entries = read_entries(root, found, folder, hidden=hidden)
+        if cause == "changes":
+            (tmp_path / f"new{len(threads)}.txt").touch()
+        return entries
+
+    monkeypatch.setattr("ktls_server.files.site.read_entries", read)
+    if cause == "slow":
+        monkeypatch.setattr("ktls_server.files.site._LISTING_SECONDS", 0.0)
+    site = Site(SiteOptions(tmp_path, listing=True, elsewhere=asyncio.to_thread))
+    waiting = site.handle(Request(b"GET", b"/", b"1.1", [(b"host", b"localhost")]))
+    assert not isinstance(waiting, Response)
+    assert (await waiting).status == 200
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
     site.close()

@@ -15,6 +15,7 @@ from ktls_server.handshake.client_hello import (
     UnreadableHello,
     read_client_hello,
 )
+from ktls_server.handshake.driver import _max_plaintext_bytes
 
 
 @functools.cache
@@ -89,3 +90,25 @@ def test_a_hello_that_never_ends_is_given_up() -> None:
 def test_what_is_no_handshake_is_unreadable() -> None:
     for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x17\x03\x03\x00\x05hello", b"\x16\x02\x00\x00\x05hello"):
         assert read_client_hello(data) is None
+
+
+def with_max_fragment_length(hello: bytes) -> bytes:
+    """The same ClientHello with one extension more, in its record."""
+    extension = b"\x00\x01\x00\x01\x01"
+    body = bytearray(hello[9:])
+    position = 34
+    position += 1 + body[position]
+    position += 2 + int.from_bytes(body[position : position + 2], "big")
+    position += 1 + body[position]
+    length = int.from_bytes(body[position : position + 2], "big") + len(extension)
+    body[position : position + 2] = length.to_bytes(2, "big")
+    body[position + 2 : position + 2] = extension
+    message = b"\x01" + len(body).to_bytes(3, "big") + bytes(body)
+    return hello[:3] + len(message).to_bytes(2, "big") + message
+
+
+@pytest.mark.parametrize("size", [1, 3, 100, 16384])
+def test_a_fragment_length_is_found_in_records_of_any_size(size: int) -> None:
+    hello = in_records(with_max_fragment_length(openssl_hello()), size)
+    assert _max_plaintext_bytes(hello) == 512
+    assert _max_plaintext_bytes(in_records(openssl_hello(), size)) == 16384

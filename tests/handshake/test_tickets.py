@@ -97,8 +97,11 @@ def test_keys_change_by_the_clock_alike_in_all_workers() -> None:
     assert len(made) == 4
     generations.rotate(1000.0 + 4 * GENERATION_SECONDS)
     assert generations.current is made[4], "what was made ahead is used up"
+    generations.rotate(1000.0 + 40_000 * GENERATION_SECONDS)
+    assert len(made) == 7, "a clock that was set by decades makes no more than two"
+    assert generations.current is made[6]
     generations.rotate(900.0)
-    assert generations.current is made[4], "a clock that goes back changes nothing"
+    assert generations.current is made[6], "a clock that goes back changes nothing"
 
 
 @pytest.mark.parametrize("tls13", [True, False])

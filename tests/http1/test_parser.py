@@ -178,3 +178,39 @@ def test_close_wins_in_whichever_field_it_stands(fields: list[bytes], version: b
     request = RequestParser(4096).next_request(b"\r\n".join(lines))
     assert request is not None
     assert request.keep_alive is stays
+
+
+def refusal_of(head: bytes, *pieces: bytes) -> int:
+    """The status that refuses a request with that head, or its body."""
+    parser = RequestParser(65536)
+    try:
+        assert parser.next_request(head) is not None
+        for piece in (b"", *pieces):
+            assert not parser.skip_body(piece)
+    except BadRequest as refusal:
+        return refusal.status
+    raise AssertionError("it was taken")
+
+
+def test_a_length_that_no_body_may_have_is_refused_at_once() -> None:
+    for length in (b"65537", b"99999999999", b"9" * 20):
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + length + b"\r\n\r\n"
+        assert refusal_of(head) == 413
+
+
+def test_the_framing_of_chunks_counts() -> None:
+    """Sixty megabytes of chunk extensions around some bytes of data are a large body."""
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert refusal_of(head, *[b"1;" + b"x" * 1000 + b"\r\na\r\n"] * 200) == 413
+    assert refusal_of(head, *[b"1\r\na\r\n" * 1000] * 100) == 413
+
+
+def test_the_number_of_fields_is_bounded() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * module.MAX_FIELDS + b"\r\n"
+    assert refusal_of(head) == 431
+
+
+def test_a_head_of_many_fields_is_not_remembered() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * RememberedHeads.MAX_FIELDS + b"\r\n"
+    assert RequestParser(65536).next_request(head) is not None
+    assert not module._remembered._blocks

@@ -44,7 +44,7 @@ from ktls_server.semantics.target import MAX_TARGET_BYTES, encode_path, parse_ta
         (b"/a..b", b"/a..b", None),
         # absolute-form
         (b"http://example.com/a?b", b"/a", b"b"),
-        (b"HTTPS://user@[::1]:8443/a", b"/a", None),
+        (b"HTTPS://[::1]:8443/a", b"/a", None),
         (b"https://example.com", b"/", None),
         (b"https://example.com?a/b", b"/", b"a/b"),
         (b"https://example.com//evil.com/", b"/evil.com/", None),
@@ -139,3 +139,11 @@ def test_a_host_is_valid(host: bytes) -> None:
 )
 def test_a_host_is_invalid(host: bytes) -> None:
     assert not is_valid_host(host)
+
+
+@pytest.mark.parametrize("authority", [b"[::1", b"localhost\\@x", b"user:pw@localhost", b"a b", b"@", b"a:port"])
+def test_an_absolute_form_has_a_valid_authority(authority: bytes) -> None:
+    """RFC 9110 4.2.4: no user information; RFC 3986 3.2.2: a host as hosts are written."""
+    with pytest.raises(BadRequest) as caught:
+        parse_target(b"http://" + authority + b"/a")
+    assert caught.value.status == 400
