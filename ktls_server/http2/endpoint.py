@@ -115,6 +115,7 @@ class Endpoint:
         "_output",
         "_peer_initial_window",
         "_peer_max_frame_size",
+        "_planned",
         "_reader",
         "_receive_window",
         "_requests",
@@ -166,6 +167,8 @@ class Endpoint:
         self._unacknowledged_settings = 1
         self._first_block_prefix = TABLE_SIZE_UPDATE_TO_ZERO
         self._send_window = SendWindow()
+        self._planned = 0
+        """How much of the connection's window is held by frames that are on their way."""
         self._receive_window = ReceiveWindow()
         self._peer_initial_window = INITIAL_WINDOW_SIZE
         self._peer_max_frame_size = frames.SMALLEST_MAX_FRAME_SIZE
@@ -222,7 +225,7 @@ class Endpoint:
     def window(self, stream_id: int) -> int:
         """How many bytes of DATA may be sent on the stream now: the smaller of its window and the connection's."""
         stream = self._streams.get(stream_id)
-        return 0 if stream is None else max(0, min(stream.send_window.size, self._send_window.size))
+        return 0 if stream is None else max(0, min(stream.send_window.size, self._send_window.size - self._planned))
 
     def data_header(self, stream_id: int, count: int, *, end_stream: bool) -> bytes:
         """The header of one DATA frame whose `count` bytes the caller sends right behind it; takes them from the windows.
@@ -232,15 +235,16 @@ class Endpoint:
         """
         assert count <= self._peer_max_frame_size
         assert count == 0 or count <= self.window(stream_id)
-        self.data_sent(stream_id, count, end_stream=end_stream)
+        self._take(stream_id, count, end_stream=end_stream)
         return frames.frame_header(count, FrameType.DATA, END_STREAM if end_stream else 0, stream_id)
 
     def plan_data(self, stream_id: int, left: int, max_frames: int, *, end_stream: bool) -> list[tuple[bytes, int]]:
         """Headers and payload sizes of the next frames for a body of which `left` bytes, at least one, are to be sent.
 
         As many as the windows allow, `max_frames` at most. With `end_stream` the frame that holds the last byte ends the
-        stream. Nothing is taken yet: call `data_sent` with what was sent of it, before the next plan.
+        stream. The connection's window is held for them: call `data_sent` with what was sent of it, before the next plan.
         """
+        self._planned = 0
         count = min(left, self.window(stream_id))
         payload = self.frame_payload
         full, rest = divmod(count, payload)
@@ -252,10 +256,16 @@ class Endpoint:
         if end_stream and planned and full * payload + rest == left:
             last = planned[-1][1]
             planned[-1] = frames.frame_header(last, FrameType.DATA, END_STREAM, stream_id), last
+        self._planned = full * payload + rest
         return planned
 
     def data_sent(self, stream_id: int, count: int, *, end_stream: bool) -> None:
-        """`count` bytes of DATA were sent, or will be before anything else is. The stream may have been reset meanwhile."""
+        """`count` bytes of what was planned were sent, as whole frames. The stream may have been reset meanwhile."""
+        self._planned = 0
+        self._take(stream_id, count, end_stream=end_stream)
+
+    def _take(self, stream_id: int, count: int, *, end_stream: bool) -> None:
+        """`count` bytes of DATA take room in the windows."""
         self._send_window.size -= count
         self._credit_bytes += count
         stream = self._streams.get(stream_id)
@@ -289,7 +299,7 @@ class Endpoint:
 
     def next_stream(self) -> int | None:
         """The stream that sends DATA next (RFC 9218 section 10): it has some, and a window. None where nobody can."""
-        return self._scheduler.next_stream() if self._send_window.size > 0 else None
+        return self._scheduler.next_stream() if self._send_window.size > self._planned else None
 
     def reset(self, stream_id: int, code: ErrorCode) -> None:
         """End a stream from our side: RST_STREAM. Does nothing where it is gone.

@@ -414,8 +414,26 @@ def test_planned_frames() -> None:
     endpoint.receive(wire.settings((5, 2**24 - 1), (4, 2**31 - 1)) + wire.window_update(0, 2**31 - 1 - 65535), 0.0)
     assert endpoint.frame_payload == 2**20 - 9
     assert sizes(2**20, 50) == [(2**20 - 9, False), (9, True)]
-    endpoint.data_sent(1, endpoint.window(1), end_stream=False)
+    endpoint.data_sent(1, endpoint.window(1) + 2**20, end_stream=False)
     assert sizes(1, 1) == []
+
+
+def test_what_is_planned_holds_the_window_of_the_connection() -> None:
+    endpoint = wire.connected()
+    for stream in (1, 3):
+        requested(*wire.GET, endpoint=endpoint, stream=stream)
+        endpoint.send_headers(stream, b"\x88", end_stream=False)
+        endpoint.body_ready(stream)
+    assert len(endpoint.plan_data(1, 10**6, 3, end_stream=True)) == 3
+    endpoint.receive(wire.rst_stream(1), 0.0)
+    assert endpoint.window(3) == 65535 - 3 * 16375
+    assert endpoint.next_stream() == 3
+    endpoint.data_header(3, 16375, end_stream=False)
+    endpoint.data_header(3, 35, end_stream=False)
+    assert endpoint.next_stream() is None
+    endpoint.data_sent(1, 16375, end_stream=False)
+    assert endpoint.window(3) == 2 * 16375, "what was not sent after all"
+    assert endpoint.next_stream() == 3
 
 
 def test_5_gib_go_through_one_stream() -> None:
