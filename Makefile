@@ -6,7 +6,7 @@ PORT ?= 8443
 ARGS ?=
 
 # The same integration suite runs on this machine's kernel and on one with kernel TLS.
-KTLS_TESTS = tests/server tests/kernel tests/tls tests/core tests/transport tests/frames \
+KTLS_TESTS = tests/server tests/kernel tests/tls tests/core tests/transport tests/frames tests/http2/test_server.py \
   tests/operation/test_shutdown.py tests/operation/test_workers.py
 # A single test that hangs is ended after 15 minutes (pyproject.toml); this is for a kernel that does.
 KTLS_TIMEOUT_SECONDS = 2700

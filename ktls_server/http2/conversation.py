@@ -207,6 +207,8 @@ class _Connection:
 
     def _begin(self, stream_id: int, request: Request | None, *, ended: bool) -> None:
         """A request is here: have it answered. None is one whose head was too large."""
+        if not self._endpoint.is_open(stream_id):
+            return  # Reset by what came right behind it.
         service, client = self._service, self._life.client
         exchange = Exchange(service, client)
         exchange.begin(request, time.monotonic())

@@ -187,6 +187,10 @@ class Endpoint:
         """True after a connection error or `close`: nothing more is taken."""
         return self._is_over
 
+    def is_open(self, stream_id: int) -> bool:
+        """Whether something may be sent on the stream. A request may be gone before its event was looked at."""
+        return stream_id in self._streams
+
     @property
     def is_in_block(self) -> bool:
         """Whether a request's head has begun that is not complete: CONTINUATION has to follow."""
