@@ -1,14 +1,13 @@
-"""Header compression (RFC 7541): field blocks to fields and back, by `hpack`, and what makes it cheap.
+"""Header compression (RFC 7541): field blocks to fields and back, with `hpack`, and what makes it cheap.
 
-hpack is the one that reads and writes fields; what it made is kept where the same bytes must give the same again.
-
-- **Decoding.** The meaning of a block depends on the dynamic table. A block that changes the table (a field with
-  incremental indexing, a size update) is always decoded as a whole by hpack, and clears all that was kept. Any other
-  block has, until the next change, the one meaning: it is kept, and so are its literal fields.
+- **Decoding.** The meaning of a block depends on the dynamic table, and hpack keeps that table: a block that changes it (a
+  field with incremental indexing, a size update) is decoded by hpack, and clears what was remembered. Any other block
+  has, until the next change, the one meaning: it is read here, straight from hpack's tables and its Huffman code, and
+  remembered. What is unusual or wrong is left to hpack to judge.
 - **Encoding.** Our dynamic table is never used: the first block of a connection sets its size to 0, and every field is an
   index into the static table or a literal without indexing. So the same fields give the same bytes, on any connection.
 
-Fields that hold secrets are never kept. In responses they go out as never indexed (RFC 7541 section 7.1.3).
+Fields that hold secrets are never remembered. In responses they go out as never indexed (RFC 7541 section 7.1.3).
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from hpack import Decoder, HPACKError, OversizedHeaderListError
 from hpack.hpack import encode_integer
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from ..semantics.dates import format_http_date
@@ -61,26 +61,15 @@ class HeaderDecoder(Generic[_Meaning]):
     MAX_BLOCKS: Final = 32
     MAX_BLOCK_BYTES: Final = 512
     MAX_LIST_BYTES: Final = 2048
-    """With browsers' 300 to 900 bytes of fields in mind; all that is kept for a connection has less than 100 KiB."""
-    MAX_LITERALS: Final = 64
-    MAX_LITERAL_BYTES: Final = 128
+    """With browsers' 300 to 900 bytes of fields in mind; all that is kept for a connection has less than 80 KiB."""
 
-    __slots__ = (
-        "_decoder",
-        "_known_blocks",
-        "_known_literals",
-        "_max_list_bytes",
-        "has_secret",
-        "is_repeatable",
-        "list_bytes",
-    )
+    __slots__ = ("_decoder", "_known_blocks", "_max_list_bytes", "has_secret", "is_repeatable", "list_bytes")
 
     def __init__(self, max_list_bytes: int) -> None:
         self._decoder = Decoder(max_header_list_size=max_list_bytes)
         self._decoder.max_allowed_table_size = HEADER_TABLE_SIZE
         self._max_list_bytes = max_list_bytes
         self._known_blocks: dict[bytes, _Meaning] = {}
-        self._known_literals: dict[bytes, Field] = {}
         self.is_repeatable = False
         """Whether the block that was decoded last may be given to `remember`."""
         self.has_secret = False
@@ -101,9 +90,8 @@ class HeaderDecoder(Generic[_Meaning]):
         known[block_untrusted] = meaning
 
     def forget(self) -> None:
-        """Keep nothing: the table is about to change, or memory is to be saved."""
+        """Remember nothing: the table is about to change, or memory is to be saved."""
         self._known_blocks.clear()
-        self._known_literals.clear()
 
     def decode(self, block_untrusted: bytes) -> Sequence[Field]:
         """The fields of a complete block, in order.
@@ -127,90 +115,84 @@ class HeaderDecoder(Generic[_Meaning]):
         return fields
 
     def _decode_unchanging(self, block: bytes) -> list[Field] | None:
-        """The fields of a block that leaves the table alone. None for one that does not, or looks unusual."""
+        """The fields of a block that leaves the table alone. None for one that does not, is cut, or looks unusual."""
         fields: list[Field] = []
         position, end, size, has_secret = 0, len(block), 0, False
-        field_at, literals = self._decoder.header_table.get_by_index, self._known_literals
-        while position < end:
-            first = block[position]
-            if first & INDEXED:
-                if first == 0xFF:
-                    return None  # an index of 127 and more: a table of very short fields
-                field = field_at(first & 0x7F)
+        field_at = self._decoder.header_table.get_by_index
+        try:
+            while position < end:
+                first = block[position]
                 position += 1
-            else:
-                if first & (WITH_INDEXING | SIZE_UPDATE):
-                    return None
-                start, position = position, _end_of_literal(block, position)
-                representation = block[start:position]
-                known = literals.get(representation)
-                if known is None:
-                    field, is_secret = self._decode_literal(representation)
-                    has_secret = has_secret or is_secret
+                if first & INDEXED:
+                    if first == 0xFF:
+                        return None  # an index of 127 and more: a table of very short fields
+                    field = field_at(first & 0x7F)
+                    name, value = field
                 else:
-                    field = known
-            fields.append(field)
-            size += len(field[0]) + len(field[1]) + FIELD_OVERHEAD
-            if field[0] in SECRET_FIELDS:
-                has_secret = True
-            if size > self._max_list_bytes:
-                raise OversizedHeaderListError
+                    if first & (WITH_INDEXING | SIZE_UPDATE):
+                        return None
+                    index = first & 0x0F
+                    if index == 0x0F:
+                        index, position = _read_rest(block, position, index)
+                    if index:
+                        name = field_at(index)[0]
+                    else:
+                        name, position = _read_string(block, position, is_secret=False)
+                    is_secret = bool(first & NEVER_INDEXED) or name in SECRET_FIELDS
+                    has_secret = has_secret or is_secret
+                    value, position = _read_string(block, position, is_secret=is_secret)
+                    field = name, value
+                if name in SECRET_FIELDS:
+                    has_secret = True
+                fields.append(field)
+                size += len(name) + len(value) + FIELD_OVERHEAD
+                if size > self._max_list_bytes:
+                    raise OversizedHeaderListError
+        except IndexError:
+            return None
         self.is_repeatable = not has_secret and end <= self.MAX_BLOCK_BYTES and size <= self.MAX_LIST_BYTES
         self.has_secret = has_secret
         self.list_bytes = size
         return fields
 
-    def _decode_literal(self, representation: bytes) -> tuple[Field, bool]:
-        """A literal field by hpack, and whether it is a secret. Keeps a short one that is none."""
-        ((name, value),) = self._decoder.decode(representation, raw=True)
-        field = name, value
-        if representation[0] & NEVER_INDEXED or name in SECRET_FIELDS:
-            return field, True
-        if len(representation) <= self.MAX_LITERAL_BYTES:
-            literals = self._known_literals
-            if len(literals) >= self.MAX_LITERALS:
-                del literals[next(iter(literals))]
-            literals[representation] = field
-        return field, False
 
+def _read_rest(block: bytes, position: int, prefix: int) -> tuple[int, int]:
+    """The value of an integer whose prefix is full, and where it ends (RFC 7541 section 5.1).
 
-def _end_of_literal(block: bytes, position: int) -> int:
-    """Where a literal field without indexing that begins at `position` ends; past the end of `block` if it is cut.
-
-    hpack, which then gets what there is of it, refuses it.
+    Raises IndexError where it is cut, or has more bytes than a size or an index needs.
     """
-    name_index = block[position] & 0x0F
-    position += 1
-    if name_index == 0x0F:
-        position = _end_of_integer(block, position)
-    elif name_index == 0:
-        position = _end_of_string(block, position)
-    return _end_of_string(block, position)
-
-
-def _end_of_integer(block: bytes, position: int) -> int:
-    while position < len(block) and block[position] & 0x80:
+    value = prefix
+    for shift in (0, 7, 14, 21):
+        byte = block[position]
         position += 1
-    return position + 1
+        value += (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise IndexError
 
 
-def _end_of_string(block: bytes, position: int) -> int:
-    if position >= len(block):
-        return len(block) + 1
-    length = block[position] & 0x7F
+def _read_string(block: bytes, position: int, *, is_secret: bool) -> tuple[bytes, int]:
+    """A string, and where it ends (RFC 7541 section 5.2). Raises IndexError where it is cut, HPACKError for a wrong one."""
+    first = block[position]
+    length = first & 0x7F
     position += 1
     if length == 0x7F:
-        shift = 0
-        while True:
-            if position >= len(block) or shift > 21:
-                return len(block) + 1
-            byte = block[position]
-            position += 1
-            length += (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                break
-    return position + length
+        length, position = _read_rest(block, position, length)
+    end = position + length
+    if end > len(block):
+        raise IndexError
+    string = block[position:end]
+    if first < 0x80:
+        return string, end
+    if is_secret or length > _KEPT_STRING_BYTES:
+        return decode_huffman(string), end
+    return _decode_kept(string), end
+
+
+_KEPT_STRING_BYTES: Final = 128
+
+# What a string stands for in Huffman's code does not depend on any table. Together less than 512 KiB.
+_decode_kept = lru_cache(maxsize=1024)(decode_huffman)
 
 
 # Responses

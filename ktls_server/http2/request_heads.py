@@ -20,15 +20,16 @@ from .priorities import DEFAULT, Priority, parse_priority
 VERSION: Final = b"2.0"
 """`Request.version`: with HTTP/ before it, what access logs write (nginx, Apache)."""
 
-# RFC 9110 section 5.1 (token) without upper case (RFC 9113 section 8.2.1).
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+# Names and values in turn, with a NUL between them. Names are tokens (RFC 9110 section 5.1) without upper case; values have
+# no white space at their ends, and no CR, LF and NUL (RFC 9113 section 8.2.1); h11 excludes these other three bytes too.
+_FIELDS = re.compile(rb"(?>:?[!#$%&'*+\-.^_`|~0-9a-z]++\0(?![\t ])[^\0\n\v\f\r\x7f]*+(?<![\t ])(?:\0|\Z))*+")
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*")
-# Section 8.2.1 excludes NUL, LF and CR, and white space at the ends; h11 excludes these others too.
-_VALUE = re.compile(rb"(?:[^\0\t\n\v\f\r \x7f](?:[^\0\n\v\f\r\x7f]*[^\0\t\n\v\f\r \x7f])?)?")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
 _PSEUDO_FIELDS: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
+_FIELDS_WITH_RULES: Final = CONNECTION_SPECIFIC_FIELDS | {b"cookie", b"host", b"te", b"content-length", b"priority"}
+_COLON: Final = ord(":")
 _DEFAULT_PORTS: Final = {b"https": b":443", b"http": b":80"}
 
 
@@ -49,41 +50,51 @@ def _malformed(label: str) -> StreamFault:
     return StreamFault(ErrorCode.PROTOCOL_ERROR, label)
 
 
+def _check_fields(fields_untrusted: Sequence[Field]) -> None:
+    """Whether names and values have only bytes that they may have: all of them at once, which is cheap."""
+    parts = [part for field in fields_untrusted for part in field]
+    joined = b"\0".join(parts)
+    if joined.count(b"\0") != max(0, len(parts) - 1) or _FIELDS.fullmatch(joined) is None:
+        raise _malformed("field")
+
+
 def parse_request(fields_untrusted: Sequence[Field]) -> RequestHead:
     """Check and convert the fields of a request. Raises StreamFault for a malformed one."""
+    _check_fields(fields_untrusted)
     pseudo: dict[bytes, bytes] = {}
     headers: list[Field] = []
     cookies: list[bytes] = []
     host: bytes | None = None
     content_length: int | None = None
-    priority: bytes | None = None
+    priorities: list[bytes] = []
+    is_behind_pseudo_fields = False
     for field in fields_untrusted:
         name, value = field
-        if _VALUE.fullmatch(value) is None:
-            raise _malformed("field value")
-        if name[:1] == b":":
-            if headers or cookies or host is not None or name in pseudo or name not in _PSEUDO_FIELDS:
+        if name[0] == _COLON:
+            if is_behind_pseudo_fields or name in pseudo or name not in _PSEUDO_FIELDS:
                 raise _malformed("pseudo-header field")
             pseudo[name] = value
             continue
-        _check_name(name)
-        if name == b"cookie":
-            cookies.append(value)
-            continue
-        if name == b"host":
-            if host is not None:
-                raise _malformed("host")
-            host = value
-            continue
-        if name == b"te":
-            if value.lower() != b"trailers":
+        is_behind_pseudo_fields = True
+        if name in _FIELDS_WITH_RULES:
+            if name == b"cookie":
+                cookies.append(value)
+                continue
+            if name == b"host":
+                if host is not None:
+                    raise _malformed("host")
+                host = value
+                continue
+            if name == b"content-length":
+                if content_length is not None or _DIGITS.fullmatch(value) is None:
+                    raise _malformed("content-length")
+                content_length = int(value)
+            elif name == b"priority":
+                priorities.append(value)
+            elif name != b"te":
+                raise _malformed("connection-specific field")
+            elif value.lower() != b"trailers":
                 raise _malformed("te")
-        elif name == b"content-length":
-            if content_length is not None or _DIGITS.fullmatch(value) is None:
-                raise _malformed("content-length")
-            content_length = int(value)
-        elif name == b"priority":
-            priority = value if priority is None else priority + b", " + value
         headers.append(field)
     method, scheme, target, authority = _check_pseudo_fields(pseudo, host)
     if cookies:
@@ -94,15 +105,8 @@ def parse_request(fields_untrusted: Sequence[Field]) -> RequestHead:
         Request(method, target, VERSION, headers),
         scheme,
         content_length,
-        DEFAULT if priority is None else parse_priority(priority),
+        parse_priority(b", ".join(priorities)) if priorities else DEFAULT,
     )
-
-
-def _check_name(name_untrusted: bytes) -> None:
-    if _NAME.fullmatch(name_untrusted) is None:
-        raise _malformed("field name")
-    if name_untrusted in CONNECTION_SPECIFIC_FIELDS:
-        raise _malformed("connection-specific field")
 
 
 def _check_pseudo_fields(
@@ -139,10 +143,12 @@ def _names(authority: bytes, scheme: bytes) -> bytes:
 
 def check_trailers(fields_untrusted: Sequence[Field]) -> None:
     """Trailers have no pseudo-header fields (section 8.1). Raises StreamFault for malformed ones."""
-    for name, value in fields_untrusted:
-        _check_name(name)
-        if _VALUE.fullmatch(value) is None:
-            raise _malformed("field value")
+    _check_fields(fields_untrusted)
+    for name, _ in fields_untrusted:
+        if name[0] == _COLON:
+            raise _malformed("pseudo-header field")
+        if name in CONNECTION_SPECIFIC_FIELDS:
+            raise _malformed("connection-specific field")
 
 
 class RememberedRequests:

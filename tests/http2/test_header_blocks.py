@@ -26,7 +26,6 @@ class Tight(HeaderDecoder[Sequence[Field]]):
 
     __slots__ = ()
     MAX_BLOCKS = 2  # type: ignore[misc]
-    MAX_LITERALS = 3  # type: ignore[misc]
     MAX_LIST_BYTES = 300  # type: ignore[misc]
 
 
@@ -113,7 +112,6 @@ def test_what_is_kept_never_changes_what_a_block_means(blocks: list[bytes]) -> N
         assert list(table.dynamic_entries) == list(plain.header_table.dynamic_entries)
         assert table.maxsize == plain.header_table.maxsize
         assert len(tight._known_blocks) <= 2
-        assert len(tight._known_literals) <= 3
 
 
 @settings(deadline=None, max_examples=300)
@@ -125,7 +123,6 @@ def test_no_secret_is_kept(blocks: list[bytes]) -> None:
         if isinstance(fields, ErrorCode):
             return
         kept = [field for known in decoder._known_blocks.values() for field in known]
-        kept += decoder._known_literals.values()
         assert not {name for name, _ in kept} & SECRET_FIELDS
         if any(name in SECRET_FIELDS for name, _ in fields):
             assert decoder.has_secret
@@ -170,14 +167,12 @@ def test_a_block_with_a_secret_is_not_repeatable(field: Field) -> None:
     decoder.decode(b"\xbe")
     assert (decoder.is_repeatable, decoder.has_secret) == (False, True)
     assert not decoder._known_blocks
-    assert field not in decoder._known_literals.values()
 
 
 def test_a_field_that_is_never_indexed_is_a_secret() -> None:
     decoder: HeaderDecoder[str] = HeaderDecoder(MAX_LIST_BYTES)
     decoder.decode(b"\x10" + block(((b"x-token", b"s"),))[1:])
     assert (decoder.is_repeatable, decoder.has_secret) == (False, True)
-    assert not decoder._known_literals
 
 
 def test_a_small_block_cannot_become_a_large_list() -> None:
@@ -212,7 +207,6 @@ def test_forgetting_keeps_the_table() -> None:
     decoder.remember(b"\xbe", "seen")
     decoder.forget()
     assert decoder.recall(b"\xbe") is None
-    assert not decoder._known_literals
     assert list(decoder.decode(b"\xbe")) == [(b"a", b"b")]
 
 
