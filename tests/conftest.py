@@ -1,5 +1,7 @@
 """Options and fixtures of the whole suite."""
 
+import signal
+
 import pytest
 
 from tests.kernels.matrix import MARKER_DESCRIPTION
@@ -17,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A job that a shell started in the background ignores Ctrl-C, and so would every program that a test starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", MARKER_DESCRIPTION)
 
 

@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -255,7 +256,9 @@ def in_a_terminal(port: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 
 def until(master: int, word: bytes) -> bytes:
     said = b""
+    deadline = time.monotonic() + WAIT_SECONDS
     while word not in said:
+        assert time.monotonic() < deadline, said[-500:]  # it draws again and again
         readable, _, _ = select.select([master], [], [], WAIT_SECONDS)
         assert readable, said
         said += os.read(master, 65536)
