@@ -1,7 +1,7 @@
 """Pipes through which bytes move between descriptors without entering this process (splice(2)).
 
-A pipe that still holds bytes belongs to the connection that they are for: it goes back to the pool empty, or it is closed.
-No byte that was meant for one client can reach another.
+A pipe belongs to the connection that its bytes are for, and is closed once they have gone: no byte that was meant for one
+client can reach another, and an idle server holds no pipe.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from typing import Final
 
 PIPE_BYTES: Final = 1 << 20
 """What a pipe is asked to hold: the most that /proc/sys/fs/pipe-max-size lets anybody have by default."""
-
-_MAX_IDLE_PIPES: Final = 16
-"""Empty pipes that are kept for the next connection: as many as are used at the same moment by a busy event loop."""
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -38,28 +35,3 @@ class Pipe:
         """Give both descriptors back, and whatever is in the pipe."""
         os.close(self.read_fd)
         os.close(self.write_fd)
-
-
-class Pipes:
-    """The pipes of one event loop."""
-
-    __slots__ = ("_idle",)
-
-    def __init__(self) -> None:
-        self._idle: list[Pipe] = []
-
-    def take(self) -> Pipe:
-        """An empty pipe. Raises OSError where none can be had."""
-        return self._idle.pop() if self._idle else Pipe()
-
-    def give_back(self, pipe: Pipe) -> None:
-        """Keep a pipe for the next connection, if it is empty."""
-        if pipe.held or len(self._idle) >= _MAX_IDLE_PIPES:
-            pipe.close()
-        else:
-            self._idle.append(pipe)
-
-    def close(self) -> None:
-        """Close the pipes that nobody uses."""
-        while self._idle:
-            self._idle.pop().close()

@@ -82,7 +82,7 @@ def establish(
 def _sealer(channel: Channel, session: Session, policy: TransportPolicy) -> Sealer:
     if policy.offloads_transmit(session):
         try:
-            return KernelSealer(channel, session, policy.buffers.pipes, can_rekey=policy.kernel.rekey)
+            return KernelSealer(channel, session, can_rekey=policy.kernel.rekey)
         except KernelTlsUnavailable as refusal:
             # The socket is as good as before: with the ULP attached and no key it sends what it is given.
             level = logging.DEBUG if _client_has_ended(refusal) else logging.WARNING

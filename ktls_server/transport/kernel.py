@@ -19,7 +19,7 @@ from ..kernel import sockets
 from ..kernel.crypto_info import pack
 from ..keys.schedule import RecordKey
 from ..net.channel import YIELD, Channel
-from ..net.pipes import Pipe, Pipes
+from ..net.pipes import Pipe
 from .interface import Frame
 from .reading import BAD_RECORD_MAC, END_OF_STREAM, PROTOCOL_VERSION, RECORD_OVERFLOW, RecordRefused
 from .userspace import UserspaceOpener
@@ -35,18 +35,17 @@ _ZEROS_BYTES: Final = 64 * 1024
 class KernelSealer:
     """`Sealer` over a socket that the kernel encrypts on."""
 
-    __slots__ = ("_channel", "_pipe", "_pipes", "_secret", "_send", "_suite", "can_update")
+    __slots__ = ("_channel", "_pipe", "_secret", "_send", "_suite", "can_update")
 
     path = "kernel"
 
-    def __init__(self, channel: Channel, session: Session, pipes: Pipes, *, can_rekey: bool) -> None:
+    def __init__(self, channel: Channel, session: Session, *, can_rekey: bool) -> None:
         """Install the key. Raises KernelTlsUnavailable, and the socket then goes on sending what it is given.
 
         All that userspace has encrypted is out already: from now on whatever is written gets encrypted.
         """
         assert session.suite is not None
         self._channel = channel
-        self._pipes = pipes
         self._pipe: Pipe | None = None
         self._send = channel.sock.send
         self._suite = session.suite
@@ -96,15 +95,14 @@ class KernelSealer:
             if not moved or (pipe.held and channel.is_broken()):
                 self.close()
                 raise ConnectionLost("the connection broke while sending a file")
-        self._pipe = None
-        self._pipes.give_back(pipe)
+        self.close()
         return True
 
     def close(self) -> None:
         """Close the pipe that holds bytes of this connection, if there is one."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
-            self._pipes.give_back(pipe)
+            pipe.close()
 
     async def send_frames(self, frames: Sequence[Frame], fd: int, offset: int) -> int:
         channel = self._channel
@@ -114,7 +112,7 @@ class KernelSealer:
         if size > _PIPED_FRAME_BYTES:
             return await self._send_large_frame(header, size, fd, offset)
         try:
-            pipe = self._pipe = self._pipes.take()
+            pipe = self._pipe = Pipe()
         except OSError:
             return await self._send_large_frame(header, size, fd, offset)
         sent, spoilt = _fill(pipe, frames, fd, offset)

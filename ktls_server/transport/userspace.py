@@ -21,7 +21,6 @@ from ..keys.record_cipher import MAX_SEALED_BYTES, RecordOpener, RecordSealer
 from ..keys.schedule import RecordKey
 from ..keys.suites import TLS_1_3, CipherSuite
 from ..net.channel import YIELD, Channel
-from ..net.pipes import Pipes
 from .interface import Frame
 from .reading import (
     BAD_RECORD_MAC,
@@ -54,14 +53,13 @@ _DATA_HEADER: Final = bytes((APPLICATION_DATA, 3, 3))
 class Buffers:
     """The memory that all connections of one event loop share. Two loops in two threads need one each."""
 
-    __slots__ = ("incoming", "pipes", "sealed", "slots", "staging")
+    __slots__ = ("incoming", "sealed", "slots", "staging")
 
     def __init__(self) -> None:
         self.staging = memoryview(bytearray(RECORDS_AT_ONCE * _SLOT_BYTES))
         self.slots = [self.staging[start : start + _SLOT_BYTES] for start in range(0, len(self.staging), _SLOT_BYTES)]
         self.sealed = memoryview(bytearray(RECORDS_AT_ONCE * MAX_SEALED_BYTES))
         self.incoming = memoryview(bytearray(_RECEIVE_BYTES))
-        self.pipes = Pipes()
 
 
 class UserspaceSealer:

@@ -18,7 +18,6 @@ from ktls_server.keys.keylog import CLIENT_TRAFFIC_SECRET_0, SERVER_TRAFFIC_SECR
 from ktls_server.keys.record_cipher import RecordOpener
 from ktls_server.keys.suites import SUITES
 from ktls_server.net.channel import Channel
-from ktls_server.net.pipes import Pipes
 from ktls_server.transport.choice import TransportPolicy, establish
 from ktls_server.transport.interface import Frame, Transport
 from tests.keys.memory_tls import connect, split_records
@@ -66,7 +65,6 @@ class Peer(threading.Thread):
 class Ends:
     transport: Transport
     peer: Peer
-    pipes: Pipes
 
     def finish(self) -> list[bytes]:
         self.transport.channel.close()
@@ -107,7 +105,7 @@ async def ends(path: str, pair: tuple[socket.socket, socket.socket]) -> Ends:
     policy = TransportPolicy(kernel, kernel.available, False, 1 << 24)
     transport = establish(channel, session, policy)
     assert transport.writer.path == path
-    return Ends(transport, Peer(pair[1], opener), policy.buffers.pipes)
+    return Ends(transport, Peer(pair[1], opener))
 
 
 def frames_of(sizes: list[int]) -> list[Frame]:
@@ -212,8 +210,5 @@ async def test_a_pipe_that_holds_bytes_of_one_connection_is_never_given_to_anoth
     ends.transport.writer.close()
     os.close(fd)
     ends.peer.may_read.set()
-    for pipe in ends.pipes._idle:
-        with pytest.raises(BlockingIOError):
-            os.read(pipe.read_fd, 1)
     # Of the connection's socket and its pipe nothing is left.
-    assert len(os.listdir("/proc/self/fd")) == descriptors - 1 + 2 * len(ends.pipes._idle)
+    assert len(os.listdir("/proc/self/fd")) == descriptors - 1
