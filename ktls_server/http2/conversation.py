@@ -110,7 +110,7 @@ class _Connection:
         """HEADERS, and small bodies with them, in the order in which the endpoint made them."""
         self._sender: asyncio.Task[None] | None = None
         self._lost: ConnectionLost | None = None
-        self._is_draining = self._has_failed = False
+        self._is_draining = self._is_shut_down = self._has_failed = False
         self._requests_left = life.service.settings.max_requests
         self._look_at_streams_at = time.monotonic() + life.service.settings.send_timeout
 
@@ -136,7 +136,7 @@ class _Connection:
         """Take what comes, until the client ends, breaks the protocol, or nothing is left to do."""
         channel, reader, endpoint = self._channel, self._reader, self._endpoint
         while not self._has_failed:
-            if self._is_draining and not self._streams:
+            if self._is_shut_down and not self._streams:
                 return
             try:
                 if not reader.pending:
@@ -183,6 +183,7 @@ class _Connection:
                 self._service.counters.http2_errors[event.label] += 1
             case PingAcknowledged() if event.opaque == _SHUTDOWN_PING:
                 self._endpoint.shut_down()
+                self._is_shut_down = True
             case ConnectionFailed():
                 self._service.counters.http2_errors[event.label] += 1
                 self._has_failed = True
@@ -308,6 +309,8 @@ class _Connection:
             self.drain()
         self._look_at_streams()
         self._enter_stage()
+        if self._is_shut_down and not self._streams and self._sender is None:
+            self._channel.interrupt()
 
     def _start_sender(self, rest: bytes) -> None:
         self._sender = asyncio.ensure_future(self._send(rest))
@@ -366,7 +369,7 @@ class _Connection:
             self._sender = None
         if self._lost is None:
             self._enter_stage()
-            if self._is_draining and not self._streams:
+            if self._is_shut_down and not self._streams:
                 self._channel.interrupt()
 
     def _lose(self, loss: ConnectionLost) -> None:
@@ -448,7 +451,7 @@ class _Connection:
 
     async def _finish_streams(self) -> None:
         """The client sends no more: what it asked for is still answered."""
-        self._is_draining = True
+        self._is_draining = self._is_shut_down = True
         while self._streams or self._sender is not None:
             waiting = [self._sender] if self._sender is not None else []
             waiting += [stream.task for stream in self._streams.values() if stream.task is not None]
