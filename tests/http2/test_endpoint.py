@@ -535,6 +535,8 @@ def test_an_orderly_end() -> None:
     endpoint.shut_down()
     assert wire.frames_in_words(endpoint.take_output()) == ["GOAWAY 3 NO_ERROR"]
     assert endpoint.receive(wire.headers(5), 0.0) == []
+    endpoint.shut_down()
+    assert wire.frames_in_words(endpoint.take_output()) == ["GOAWAY 3 NO_ERROR"], "no promise about stream 5"
     assert endpoint.open_streams == 2
     for stream in (1, 3):
         endpoint.send_headers(stream, b"\x88", end_stream=True)

@@ -7,6 +7,7 @@ from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ktls_server.http2 import header_blocks
 from ktls_server.http2.faults import ConnectionFault, ErrorCode
 from ktls_server.http2.header_blocks import (
     SECRET_FIELDS,
@@ -169,6 +170,15 @@ def test_a_block_with_a_secret_is_not_repeatable(field: Field) -> None:
     assert not decoder._known_blocks
 
 
+@pytest.mark.parametrize("first", [b"\x1f\x08", b"\x0f\x08", b"\x11"], ids=["both", "by its name", "by its bits"])
+def test_no_string_of_a_secret_is_kept(first: bytes) -> None:
+    decoder: HeaderDecoder[str] = HeaderDecoder(MAX_LIST_BYTES)
+    header_blocks._decode_kept.cache_clear()
+    ((_, value),) = decoder.decode(first + b"\x82\x42\xdf")
+    assert (value, decoder.has_secret) == (b"s-", True)
+    assert header_blocks._decode_kept.cache_info().currsize == 0
+
+
 def test_a_field_that_is_never_indexed_is_a_secret() -> None:
     decoder: HeaderDecoder[str] = HeaderDecoder(MAX_LIST_BYTES)
     decoder.decode(b"\x10" + block(((b"x-token", b"s"),))[1:])
@@ -198,6 +208,16 @@ def test_an_index_of_more_than_one_byte() -> None:
     for number in range(100):
         decoder.decode(b"\x40\x01a" + bytes((1, number)))
     assert list(decoder.decode(b"\xff\x00")) == [(b"a", bytes((99 - 127 + 62,)))]
+    with pytest.raises(ConnectionFault, match="COMPRESSION_ERROR"):
+        decoder.decode(b"\xff\x00" + b"\x01a\x01b")  # \x00 is not the start of a literal
+
+
+@pytest.mark.parametrize("zeros", range(8))
+@pytest.mark.parametrize("before", [b"\x0f", b"\x00\x01a\x7f", b"\x00\x7f"], ids=["index", "value", "name"])
+def test_integers_of_many_bytes_are_hpacks_to_judge(before: bytes, zeros: int) -> None:
+    encoded = before + b"\x80" * zeros + b"\x00" + b"\x01" * 127 + b"\x00" + b"\x01" * 200
+    ours: HeaderDecoder[Sequence[Field]] = HeaderDecoder(MAX_LIST_BYTES)
+    assert by_us(ours, encoded) == by_hpack(Decoder(max_header_list_size=MAX_LIST_BYTES), encoded)
 
 
 def test_forgetting_keeps_the_table() -> None:

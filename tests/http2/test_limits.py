@@ -174,6 +174,17 @@ def test_continuation_flood_by_frames() -> None:
     assert (wire.CODES[failed.code], failed.label) == ("ENHANCE_YOUR_CALM", "continuation")
 
 
+def test_each_block_has_its_own_continuations() -> None:
+    endpoint = wire.connected()
+    for stream in (1, 3):
+        block = wire.headers(stream, end_headers=False)
+        block += wire.continuation(stream, end_headers=False) * (limits.MAX_CONTINUATIONS - 1) + wire.continuation(
+            stream
+        )
+        events = endpoint.receive(block, 0.0)
+        assert [wire.event_in_words(event) for event in events] == [f"request {stream} GET end"]
+
+
 def test_continuation_flood_by_bytes() -> None:
     endpoint = wire.connected(max_header_list_bytes=1024)
     assert failure(endpoint, wire.headers(1, end_headers=False)) is None
@@ -220,10 +231,8 @@ def test_too_many_settings_in_one_frame() -> None:
 
 def test_answers_that_nobody_reads_are_bounded() -> None:
     endpoint = wire.connected()
-    number = 0
-    while not endpoint.is_over:
+    for number in range(limits.MAX_QUEUED_BYTES // 17 + 2):
         events = endpoint.receive(wire.ping(), number / limits.PINGS.per_second)
-        number += 1
     (failed,) = events
     assert isinstance(failed, ConnectionFailed)
     assert (wire.CODES[failed.code], failed.label) == ("ENHANCE_YOUR_CALM", "queued answers")
@@ -244,6 +253,18 @@ def test_priorities_of_streams_that_were_skipped_are_dropped() -> None:
     endpoint.receive(wire.headers(streams(40)), 0.0)
     assert sorted(endpoint._idle_priorities) == [streams(number) for number in range(41, 50)]
     assert endpoint._streams[streams(40)].priority == (0, True)
+
+
+def test_priorities_of_idle_streams_count_with_the_open_ones() -> None:
+    endpoint = wire.connected()
+    for number in range(50):
+        endpoint.receive(wire.headers(streams(number)), 0.0)
+    for number in range(50, 100):
+        assert failure(endpoint, wire.priority_update(streams(number), b"u=1")) is None
+    assert failure(endpoint, wire.priority_update(streams(99), b"u=2")) is None, "which is known already"
+    failed = failure(endpoint, wire.priority_update(streams(100), b"u=1"))
+    assert failed is not None
+    assert (wire.CODES[failed.code], failed.label) == ("PROTOCOL_ERROR", "priorities of idle streams")
 
 
 def test_a_budget() -> None:
