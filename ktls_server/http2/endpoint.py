@@ -1,7 +1,7 @@
 """A server's end of one HTTP/2 connection (RFC 9113): bytes to events, calls to bytes. Start here to read this package.
 
-    receive(bytes, now) -> events          what the peer did
-    send_headers, data_header, plan_data   -> bytes that the caller sends, in the order in which it asked for them
+    receive(bytes, now) -> events          what the peer did: this module
+    send_headers, data_header, plan_data   -> bytes that the caller sends, in the order in which it asked: outgoing.py
     take_output()                          -> frames of ours that nobody asked for: SETTINGS, acknowledgements,
                                               WINDOW_UPDATE, RST_STREAM, GOAWAY. They may go out between any two frames.
 
@@ -34,14 +34,13 @@ from .events import (
     StreamReset,
 )
 from .faults import ConnectionFault, ErrorCode, StreamFault
-from .flow_control import INITIAL_WINDOW_SIZE, ReceiveWindow, SendWindow, WindowOverflow
+from .flow_control import ReceiveWindow, WindowOverflow
 from .frames import ACK, END_HEADERS, END_STREAM, MAX_STREAM_ID, FrameReader, FrameType, Setting
-from .header_blocks import TABLE_SIZE_UPDATE_TO_ZERO, HeaderDecoder
+from .header_blocks import HeaderDecoder
 from .limits import (
     EMPTY_DATA,
     FORCED_RESETS,
     IGNORED,
-    MAX_CLOSED_STREAMS,
     MAX_CONCURRENT_STREAMS,
     MAX_CONTINUATIONS,
     MAX_QUEUED_BYTES,
@@ -56,38 +55,17 @@ from .limits import (
     WINDOW_UPDATES_FOR_EACH_REQUEST,
     Budgets,
 )
-from .priorities import DEFAULT, Priority, Scheduler, parse_priority
+from .outgoing import Outgoing, Stream, payload_in_full_records
+from .priorities import DEFAULT, Priority, parse_priority
 from .request_heads import RememberedRequests, RequestHead, check_trailers, parse_request
-from .streams import ON_RECEIPT, ON_SENDING, Received, Sent, State
-
-RECORD_BYTES: Final = 16_384
-"""Plaintext of a full TLS record."""
-
-LARGEST_PAYLOAD: Final = 2**20
-"""Of a DATA frame of ours in bytes, where the peer takes larger ones: a frame that has begun holds up all other streams."""
+from .streams import ON_RECEIPT, Received, State
 
 LARGE_HEAD_BYTES: Final = 16_384
 """How far a header list may be over the limit, and then as much again as the limit, to be answered with 431. Past that
 the connection ends: a list that is not decoded to its end leaves the compression state unknown."""
 
 
-class _Stream:
-    """An open or half-closed stream."""
-
-    __slots__ = ("body_left", "has_data", "priority", "receive_window", "send_window", "state")
-
-    def __init__(self, state: State, send_window: int, priority: Priority, content_length: int | None) -> None:
-        self.state = state
-        self.send_window = SendWindow(send_window)
-        self.receive_window: ReceiveWindow | None = None
-        self.priority = priority
-        self.body_left = content_length
-        """How much of the request's Content-Length is still to come; None where it gave none."""
-        self.has_data = False
-        """Whether our body has bytes that could go out now."""
-
-
-class Endpoint:
+class Endpoint(Outgoing):
     """The state of one connection. `max_header_list_bytes` is SETTINGS_MAX_HEADER_LIST_SIZE, in its count (6.5.2).
 
     No method but `receive` looks at bytes from the network; no method raises on what the peer does.
@@ -98,13 +76,10 @@ class Endpoint:
         "_block_frames",
         "_block_start",
         "_budgets",
-        "_closed",
-        "_credit_bytes",
         "_credit_requests",
         "_decoder",
         "_events",
         "_expected",
-        "_first_block_prefix",
         "_highest_stream_id",
         "_idle_priorities",
         "_is_over",
@@ -112,22 +87,14 @@ class Endpoint:
         "_max_block_bytes",
         "_max_header_list_bytes",
         "_now",
-        "_output",
-        "_peer_initial_window",
-        "_peer_max_frame_size",
-        "_planned",
         "_reader",
         "_receive_window",
         "_requests",
-        "_scheduler",
-        "_send_window",
-        "_streams",
         "_unacknowledged_settings",
-        "frame_payload",
     )
 
     def __init__(self, max_header_list_bytes: int, requests: RememberedRequests) -> None:
-        # Input
+        super().__init__()
         self._reader = FrameReader()
         self._expected: FrameType | None = FrameType.SETTINGS
         """The only type that may come next: SETTINGS after the preface (3.4), CONTINUATION within a block (6.10)."""
@@ -140,56 +107,32 @@ class Endpoint:
         """Of the block that is incomplete: stream, whether it ends the stream, whether the stream depends on itself."""
         self._block_frames = 0
         self._budgets = Budgets()
-        self._credit_bytes = self._credit_requests = 0
+        self._credit_requests = 0
         self._now = 0.0
         self._events: list[Event] = []
         self._is_over = False
 
-        # Streams
-        self._streams: dict[int, _Stream] = {}
-        self._closed: dict[int, State] = {}
+        self._receive_window = ReceiveWindow()
         self._highest_stream_id = 0
         self._last_stream_id = MAX_STREAM_ID
         """Streams above are ignored: that of our last GOAWAY (6.8)."""
         self._idle_priorities: dict[int, Priority] = {}
-        self._scheduler = Scheduler()
 
-        # Output
-        self._output = bytearray(
-            frames.settings_frame(
-                {
-                    Setting.MAX_CONCURRENT_STREAMS: MAX_CONCURRENT_STREAMS,
-                    Setting.MAX_HEADER_LIST_SIZE: max_header_list_bytes,
-                    Setting.NO_RFC7540_PRIORITIES: 1,
-                }
-            )
+        self._output += frames.settings_frame(
+            {
+                Setting.MAX_CONCURRENT_STREAMS: MAX_CONCURRENT_STREAMS,
+                Setting.MAX_HEADER_LIST_SIZE: max_header_list_bytes,
+                Setting.NO_RFC7540_PRIORITIES: 1,
+            }
         )
         self._unacknowledged_settings = 1
-        self._first_block_prefix = TABLE_SIZE_UPDATE_TO_ZERO
-        self._send_window = SendWindow()
-        self._planned = 0
-        """How much of the connection's window is held by frames that are on their way."""
-        self._receive_window = ReceiveWindow()
-        self._peer_initial_window = INITIAL_WINDOW_SIZE
-        self._peer_max_frame_size = frames.SMALLEST_MAX_FRAME_SIZE
-        self.frame_payload = _payload_in_full_records(self._peer_max_frame_size)
-        """How many bytes of a body `plan_data` puts into a frame: with its header, it fills TLS records exactly."""
 
     # What the caller may ask
-
-    @property
-    def open_streams(self) -> int:
-        """How many streams are open or half-closed."""
-        return len(self._streams)
 
     @property
     def is_over(self) -> bool:
         """True after a connection error or `close`: nothing more is taken."""
         return self._is_over
-
-    def is_open(self, stream_id: int) -> bool:
-        """Whether something may be sent on the stream. A request may be gone before its event was looked at."""
-        return stream_id in self._streams
 
     @property
     def is_in_block(self) -> bool:
@@ -201,118 +144,9 @@ class Endpoint:
         """Whether the peer has acknowledged our SETTINGS; how long to wait for that is the caller's choice (6.5.3)."""
         return self._unacknowledged_settings == 0
 
-    def take_output(self) -> bytes:
-        """The frames to send that nobody asked for, once; b"" where there are none."""
-        output = self._output
-        if not output:
-            return b""
-        self._output = bytearray()
-        return bytes(output)
-
     def forget_memos(self) -> None:
         """Give back memory of a connection that is idle."""
         self._decoder.forget()
-
-    # Sending
-
-    def send_headers(self, stream_id: int, block: bytes, *, end_stream: bool) -> bytes:
-        """HEADERS, with CONTINUATION where it must be, for a field block of header_blocks.py.
-
-        The frames have to be sent in the order in which they were asked for, with nothing in between. The stream has to
-        be one that was reported and is not gone.
-        """
-        block = self._first_block_prefix + block
-        self._first_block_prefix = b""
-        self._advance(stream_id, self._streams[stream_id], Sent.HEADERS_END_STREAM if end_stream else Sent.HEADERS)
-        return frames.headers_frames(stream_id, block, self._peer_max_frame_size, end_stream=end_stream)
-
-    def window(self, stream_id: int) -> int:
-        """How many bytes of DATA may be sent on the stream now: the smaller of its window and the connection's."""
-        stream = self._streams.get(stream_id)
-        return 0 if stream is None else max(0, min(stream.send_window.size, self._send_window.size - self._planned))
-
-    def data_header(self, stream_id: int, count: int, *, end_stream: bool) -> bytes:
-        """The header of one DATA frame whose `count` bytes the caller sends right behind it; takes them from the windows.
-
-        `count` is at most `window` and the peer's SETTINGS_MAX_FRAME_SIZE (`frame_payload` always fits). A frame of no
-        bytes needs no window.
-        """
-        assert count <= self._peer_max_frame_size
-        assert count == 0 or count <= self.window(stream_id)
-        self._take(stream_id, count, end_stream=end_stream)
-        return frames.frame_header(count, FrameType.DATA, END_STREAM if end_stream else 0, stream_id)
-
-    def plan_data(self, stream_id: int, left: int, max_frames: int, *, end_stream: bool) -> list[tuple[bytes, int]]:
-        """Headers and payload sizes of the next frames for a body of which `left` bytes, at least one, are to be sent.
-
-        As many as the windows allow, `max_frames` at most. With `end_stream` the frame that holds the last byte ends the
-        stream. The connection's window is held for them: call `data_sent` with what was sent of it, before the next plan.
-        """
-        self._planned = 0
-        count = min(left, self.window(stream_id))
-        payload = self.frame_payload
-        full, rest = divmod(count, payload)
-        if full >= max_frames:
-            full, rest = max_frames, 0
-        planned = [(frames.frame_header(payload, FrameType.DATA, 0, stream_id), payload)] * full
-        if rest:
-            planned.append((frames.frame_header(rest, FrameType.DATA, 0, stream_id), rest))
-        if end_stream and planned and full * payload + rest == left:
-            last = planned[-1][1]
-            planned[-1] = frames.frame_header(last, FrameType.DATA, END_STREAM, stream_id), last
-        self._planned = full * payload + rest
-        return planned
-
-    def data_sent(self, stream_id: int, count: int, *, end_stream: bool) -> None:
-        """`count` bytes of what was planned were sent, as whole frames. The stream may have been reset meanwhile."""
-        self._planned = 0
-        self._take(stream_id, count, end_stream=end_stream)
-
-    def _take(self, stream_id: int, count: int, *, end_stream: bool) -> None:
-        """`count` bytes of DATA take room in the windows."""
-        self._send_window.size -= count
-        self._credit_bytes += count
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            return
-        window = stream.send_window
-        window.size -= count
-        if end_stream:
-            stream.has_data = False
-            self._scheduler.forget(stream_id)
-            self._advance(stream_id, stream, Sent.DATA_END_STREAM)
-        else:
-            self._advance(stream_id, stream, Sent.DATA)
-            self._scheduler.sent(stream_id, count)
-            if window.size <= 0:
-                self._scheduler.blocked(stream_id)
-
-    def body_ready(self, stream_id: int) -> None:
-        """The stream has DATA to send from now on: `next_stream` takes it into account until its END_STREAM."""
-        stream = self._streams[stream_id]
-        stream.has_data = True
-        if stream.send_window.size > 0:
-            self._scheduler.ready(stream_id, stream.priority)
-
-    def body_waits(self, stream_id: int) -> None:
-        """The stream has nothing to send for now."""
-        stream = self._streams.get(stream_id)
-        if stream is not None:
-            stream.has_data = False
-            self._scheduler.blocked(stream_id)
-
-    def next_stream(self) -> int | None:
-        """The stream that sends DATA next (RFC 9218 section 10): it has some, and a window. None where nobody can."""
-        return self._scheduler.next_stream() if self._send_window.size > self._planned else None
-
-    def reset(self, stream_id: int, code: ErrorCode) -> None:
-        """End a stream from our side: RST_STREAM. Does nothing where it is gone.
-
-        With NO_ERROR after a complete answer it asks the client not to send the rest of its request (8.1).
-        """
-        if stream_id in self._streams:
-            self._output += frames.rst_stream_frame(stream_id, code)
-            self._close(stream_id, State.CLOSED_BY_US)
 
     def give_back(self, stream_id: int, count: int) -> None:
         """`count` bytes of a DataReceived were used: the peer may send as many again. The stream may be gone."""
@@ -344,17 +178,6 @@ class Endpoint:
             self._is_over = True
             last_stream_id = min(self._last_stream_id, self._highest_stream_id)
             self._output += frames.goaway_frame(last_stream_id, code)
-
-    def _advance(self, stream_id: int, stream: _Stream, sent: Sent) -> None:
-        """Take the stream to the state after we sent that."""
-        state = ON_SENDING[stream.state][sent]
-        assert state is not None, (stream.state, sent)
-        self._enter(stream_id, stream, state)
-
-    def _enter(self, stream_id: int, stream: _Stream, state: State) -> None:
-        stream.state = state
-        if state >= State.CLOSED_ENDED:
-            self._close(stream_id, state)
 
     # Receiving
 
@@ -389,6 +212,7 @@ class Endpoint:
         except ConnectionFault as fault:
             self.close(fault.code)
             events.append(ConnectionFailed(fault.code, fault.label))
+        self._events = []  # so that an idle connection holds no request
         return events
 
     def _on_stream_fault(self, stream_id: int, fault: StreamFault) -> None:
@@ -419,15 +243,6 @@ class Endpoint:
                 self._budgets.spend(IGNORED, self._now)
             return None
         raise (ConnectionFault if is_connection_error else StreamFault)(code, "stream state")
-
-    def _close(self, stream_id: int, state: State) -> None:
-        """The stream is over, or was not taken. How is remembered for a while."""
-        self._streams.pop(stream_id, None)
-        self._scheduler.forget(stream_id)
-        closed = self._closed
-        closed[stream_id] = state
-        if len(closed) > MAX_CLOSED_STREAMS:
-            del closed[next(iter(closed))]
 
     # HEADERS and CONTINUATION
 
@@ -489,7 +304,7 @@ class Endpoint:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length")
         self._credit_requests += 1
         state = State.HALF_CLOSED_REMOTE if ends else State.OPEN
-        self._streams[stream_id] = _Stream(state, self._peer_initial_window, priority, content_length)
+        self._streams[stream_id] = Stream(state, self._peer_initial_window, priority, content_length)
         self._events.append(HeadTooLarge(stream_id, ends) if head is None else RequestReceived(stream_id, head, ends))
 
     def _decode_request(self, block: bytes) -> RequestHead | None:
@@ -618,7 +433,7 @@ class Endpoint:
                 self._change_initial_window(value)
             elif setting == Setting.MAX_FRAME_SIZE:
                 self._peer_max_frame_size = value
-                self.frame_payload = _payload_in_full_records(value)
+                self.frame_payload = payload_in_full_records(value)
             # HEADER_TABLE_SIZE: our table has size 0. ENABLE_PUSH, MAX_CONCURRENT_STREAMS: we open no streams.
         if self._expected is FrameType.SETTINGS:
             self._expected = None
@@ -640,7 +455,7 @@ class Endpoint:
             self._widen(stream_id, stream, difference, ConnectionFault)
 
     def _widen(
-        self, stream_id: int, stream: _Stream, increment: int, fault: type[ConnectionFault] | type[StreamFault]
+        self, stream_id: int, stream: Stream, increment: int, fault: type[ConnectionFault] | type[StreamFault]
     ) -> None:
         try:
             stream.send_window.widen(increment)
@@ -721,9 +536,3 @@ _RECEIVERS: Final[tuple[Callable[[Endpoint, int, int, bytes], None], ...]] = (
     Endpoint._on_continuation,
 )
 """By frame type."""
-
-
-def _payload_in_full_records(max_frame_size: int) -> int:
-    """The largest payload that, with its frame header, is a whole number of full TLS records."""
-    largest = min(max_frame_size, LARGEST_PAYLOAD) + frames.HEADER_BYTES
-    return largest // RECORD_BYTES * RECORD_BYTES - frames.HEADER_BYTES

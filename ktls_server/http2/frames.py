@@ -109,6 +109,8 @@ class FrameReader:
         buffer, position = self._buffer, self._position
         start = position + HEADER_BYTES
         if len(buffer) < start:
+            if position == len(buffer):
+                self._buffer, self._position = b"", 0  # so that an idle connection holds nothing of what came
             return None
         length_high, length_low, frame_type, flags, stream_id = _HEADER.unpack_from(buffer, position)
         length = length_high << 8 | length_low

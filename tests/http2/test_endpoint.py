@@ -555,6 +555,12 @@ def test_an_end_of_our_own() -> None:
     assert endpoint.receive(wire.headers(1), 0.0) == []
 
 
+def test_an_idle_connection_holds_nothing_of_what_came() -> None:
+    endpoint = wire.connected()
+    requested(*wire.GET, (b"authorization", b"secret"), endpoint=endpoint)
+    assert (endpoint._events, endpoint._reader._buffer) == ([], b"")
+
+
 def test_an_idle_connection_can_give_memory_back() -> None:
     endpoint = wire.connected()
     requested(*wire.GET, endpoint=endpoint)
