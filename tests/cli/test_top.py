@@ -11,8 +11,8 @@ import select
 import signal
 import subprocess
 import sys
-import time
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
