@@ -92,7 +92,7 @@ class Budgets:
         self._levels[label] = left - 1, now
 
     def earn(self, budget: Budget, count: float) -> None:
-        """The peer has reason to send `count` more."""
+        """The peer has reason to send `count` more; what goes beyond the burst is lost when the next one is spent."""
         known = self._levels.get(budget.label)
         if known is not None:
-            self._levels[budget.label] = min(budget.burst, known[0] + count), known[1]
+            self._levels[budget.label] = known[0] + count, known[1]

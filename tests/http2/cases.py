@@ -548,6 +548,9 @@ CASES = [
     ),
     # 8.1: messages
     Case("8.1", "trailers end a request", "open", data(1) + headers(1, ((b"a", b"b"),)), ("data 1 64", "trailers 1")),
+    resets(
+        "5.3.2", "trailers of a stream that depends on itself", "open", headers(1, (), depends_on=1), "PROTOCOL_ERROR"
+    ),
     resets("8.1", "trailers without END_STREAM", "open", headers(1, ((b"a", b"b"),), end=False), "PROTOCOL_ERROR"),
     resets("8.1", "trailers with a pseudo-header field", "open", headers(1, ((b":path", b"/"),)), "PROTOCOL_ERROR"),
     resets("8.1", "trailers with upper case", "open", headers(1, ((b"A", b"b"),)), "PROTOCOL_ERROR"),
@@ -571,7 +574,21 @@ CASES = [
     ],
     *[
         malformed("8.2.1", f"a value with {value!r}", *GET, (b"a", value))
-        for value in (b"a\0b", b"a\rb", b"a\nb", b"a\r\nb", b" a", b"a ", b"\ta", b"a\t", b" ")
+        for value in (
+            b"a\0b",
+            b"a\rb",
+            b"a\nb",
+            b"a\r\nb",
+            b" a",
+            b"a ",
+            b"\ta",
+            b"a\t",
+            b" ",
+            b"x\0y\0z",
+            b"\x7f",
+            b"a\x0bb",
+            b"a\x0cb",
+        )
     ],
     malformed("8.2.1", "a path with a line feed", METHOD, SCHEME, AUTHORITY, (b":path", b"/\nx")),
     *[

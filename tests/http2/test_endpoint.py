@@ -513,6 +513,26 @@ def test_an_upload_is_given_window_as_it_is_used() -> None:
     assert wire.frames_in_words(endpoint.take_output()) == ["WINDOW_UPDATE 0 48000"], "the stream gets no more"
 
 
+def test_more_than_the_window_of_a_stream() -> None:
+    endpoint = wire.connected()
+    endpoint.receive(wire.headers(1, wire.POST, end=False) + wire.headers(3, wire.POST, end=False), 0.0)
+    endpoint.receive(wire.data(1, bytes(16384)) * 3 + wire.data(1, bytes(16383)), 0.0)
+    endpoint.give_back(99, 65535)  # to the connection alone, as for a stream that is gone
+    endpoint.take_output()
+    events = endpoint.receive(wire.data(1, b"x", end=True) + wire.data(3), 0.0)
+    assert [wire.event_in_words(event) for event in events] == ["we reset 1 FLOW_CONTROL_ERROR", "data 3 64"]
+    assert wire.frames_in_words(endpoint.take_output()) == ["RST_STREAM 1 FLOW_CONTROL_ERROR"]
+
+
+def test_what_is_known_of_a_stream_and_of_a_block() -> None:
+    endpoint = wire.connected()
+    assert (endpoint.is_in_block, endpoint.is_open(1)) == (False, False)
+    endpoint.receive(wire.headers(1, end_headers=False), 0.0)
+    assert [endpoint.is_in_block, endpoint.is_open(1)] == [True, False]
+    endpoint.receive(wire.continuation(1), 0.0)
+    assert [endpoint.is_in_block, endpoint.is_open(1)] == [False, True]
+
+
 def test_acknowledgement_of_settings() -> None:
     endpoint = wire.endpoint()
     assert not endpoint.are_settings_acknowledged

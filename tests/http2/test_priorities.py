@@ -152,6 +152,30 @@ def test_blocked_and_back() -> None:
     assert 99 not in scheduler
 
 
+def test_a_turn_that_ends_while_blocked() -> None:
+    scheduler = ready((1, DEFAULT), (3, DEFAULT))
+    scheduler.blocked(1)
+    scheduler.sent(1, TURN_BYTES)
+    assert scheduler.next_stream() == 3
+    scheduler.ready(1, DEFAULT)
+    assert scheduler.next_stream() == 3
+
+
+def test_a_stream_that_becomes_incremental_has_a_short_turn() -> None:
+    scheduler = ready((1, DEFAULT), (3, Priority(2, True)))
+    scheduler.reprioritize(1, Priority(2, True))
+    assert scheduler.next_stream() == 1
+    scheduler.sent(1, INCREMENTAL_TURN_BYTES)
+    assert scheduler.next_stream() == 3
+
+
+def test_turns_of_another_urgency_do_not_count() -> None:
+    scheduler = ready((1, DEFAULT), (3, Priority(2)))
+    scheduler.sent(1, TURN_BYTES)
+    scheduler.reprioritize(1, Priority(2))
+    assert scheduler.next_stream() == 1
+
+
 def test_another_priority() -> None:
     scheduler = ready((1, DEFAULT), (3, DEFAULT))
     scheduler.reprioritize(3, Priority(1))
