@@ -52,7 +52,8 @@ def test_an_idle_connection_costs_little(
     """Nothing of OpenSSL's is kept. The first connections make room that the others need not make again."""
     server = start_server(replace(variant, options=(*variant.options, "--max-connections-per-address", "1000")))
     context = client_context(server)
-    most_kib = 9 if variant.path == "kernel" else 12
+    # asyncio's selector holds a key and a handle for each connection, which uvloop has no objects for.
+    most_kib = (9 if variant.loop == "uvloop" else 10) if variant.path == "kernel" else 12
     with ExitStack() as stack:
 
         def connect(count: int) -> int:
