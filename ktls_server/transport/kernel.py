@@ -12,24 +12,24 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..errors import ConnectionLost, FileChanged, FileUnreadable, FrameSpoilt, KernelTlsUnavailable
+from ..errors import ConnectionLost, FrameSpoilt, KernelTlsUnavailable
 from ..handshake.records import MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
 from ..kernel import sockets
 from ..kernel.crypto_info import pack
 from ..keys.schedule import RecordKey
-from ..net.channel import YIELD, Channel
+from ..net.channel import Channel
 from ..net.pipes import Pipe
 from .interface import Frame
 from .reading import BAD_RECORD_MAC, END_OF_STREAM, PROTOCOL_VERSION, RECORD_OVERFLOW, RecordRefused
 from .userspace import UserspaceOpener
+from .writer import send_frame_in_parts
 
 _log = logging.getLogger(__name__)
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _PIPED_FRAME_BYTES: Final = 64 * 1024
 """Frames up to this size go through a pipe, several for each call. Larger ones cost little by themselves."""
-_ZEROS_BYTES: Final = 64 * 1024
 
 
 class KernelSealer:
@@ -108,44 +108,20 @@ class KernelSealer:
         channel = self._channel
         while not self.flush():
             await channel.writable()
-        header, size = frames[0]
-        if size > _PIPED_FRAME_BYTES:
-            return await self._send_large_frame(header, size, fd, offset)
+        if frames[0].payload_bytes > _PIPED_FRAME_BYTES:
+            return await send_frame_in_parts(self, channel, frames[0], fd, offset)
         try:
             pipe = self._pipe = Pipe()
         except OSError:
-            return await self._send_large_frame(header, size, fd, offset)
+            return await send_frame_in_parts(self, channel, frames[0], fd, offset)
         sent, spoilt = _fill(pipe, frames, fd, offset)
         if not sent:
             self.close()
-            return await self._send_large_frame(header, size, fd, offset)
+            return await send_frame_in_parts(self, channel, frames[0], fd, offset)
         self.flush()
         if spoilt is not None:
             raise spoilt
         return sent
-
-    async def _send_large_frame(self, header: bytes, size: int, fd: int, offset: int) -> int:
-        """One frame, without a pipe: its header shares a record with what follows."""
-        channel = self._channel
-        taken = 0
-        while taken < len(header):
-            taken += self.write(header[taken:], more=bool(size))
-            if taken < len(header):
-                await channel.writable()
-        done = 0
-        try:
-            while done < size:
-                done += await self.send_file(fd, offset + done, size - done)
-                if done < size:
-                    await YIELD
-        except (FileChanged, FileUnreadable) as error:
-            while done < size:
-                taken = self.write(bytes(min(size - done, _ZEROS_BYTES)), more=False)
-                done += taken
-                if not taken:
-                    await channel.writable()
-            raise FrameSpoilt(1, error.errno if isinstance(error, FileUnreadable) else 0) from error
-        return 1
 
     async def send_file(self, fd: int, offset: int, count: int) -> int:
         channel = self._channel
@@ -205,10 +181,10 @@ def _fill(pipe: Pipe, frames: Sequence[Frame], fd: int, offset: int) -> tuple[in
 
 
 def _require_payload_limit(sock: socket.socket, info: bytes, size: int) -> None:
-    """Key a socket whose records have to be short. Raises KernelTlsUnavailable before any key is installed.
+    """Key a socket whose records have to be short. Raises KernelTlsUnavailable where the key is refused.
 
     The limit can be set only on a socket that has a key, and a key cannot be taken back: whether the kernel knows the
-    limit was found out by the probe. A refusal here, after that, leaves a connection that cannot be served.
+    limit was found out by the probe. A refusal of the limit leaves a connection that cannot be served: ConnectionLost.
     """
     sockets.install_transmit(sock, info)
     try:

@@ -12,14 +12,14 @@ import ssl
 from collections.abc import Sequence
 from typing import Final
 
-from ..errors import ConnectionLost, FileChanged, FileUnreadable, FrameSpoilt
+from ..errors import ConnectionLost, FileChanged, FileUnreadable
 from ..handshake.records import CLOSE_NOTIFY, MAX_PLAINTEXT_BYTES
 from ..handshake.session import Session
-from ..net.channel import YIELD, Channel
+from ..net.channel import Channel
 from .interface import Frame
 from .reading import MAX_SILENT_BYTES
 from .userspace import Buffers
-from .writer import Writer
+from .writer import Writer, send_frame_in_parts
 
 _MAX_UNSENT_BYTES: Final = 4096
 """What OpenSSL may have to say to a peer that does not read: some dozens of alerts."""
@@ -79,21 +79,7 @@ class OpenSslSealer:
         return len(data)
 
     async def send_frames(self, frames: Sequence[Frame], fd: int, offset: int) -> int:
-        header, size = frames[0]
-        self._held += header
-        done = 0
-        try:
-            while done < size:
-                done += await self.send_file(fd, offset + done, size - done)
-                if done < size:
-                    await YIELD
-        except (FileChanged, FileUnreadable) as error:
-            while done < size:
-                done += self.write(bytes(min(size - done, MAX_PLAINTEXT_BYTES)), more=False)
-                while not self.flush():
-                    await self._channel.writable()
-            raise FrameSpoilt(1, error.errno if isinstance(error, FileUnreadable) else 0) from error
-        return 1
+        return await send_frame_in_parts(self, self._channel, frames[0], fd, offset)
 
     def control(self, content_type: int, content: bytes) -> int:
         """OpenSSL has written its own alerts already; close_notify is asked for here."""

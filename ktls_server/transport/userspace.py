@@ -20,7 +20,7 @@ from ..handshake.session import Session
 from ..keys.record_cipher import MAX_SEALED_BYTES, RecordOpener, RecordSealer
 from ..keys.schedule import RecordKey
 from ..keys.suites import TLS_1_3, CipherSuite
-from ..net.channel import YIELD, Channel
+from ..net.channel import Channel
 from .interface import Frame
 from .reading import (
     BAD_RECORD_MAC,
@@ -30,6 +30,7 @@ from .reading import (
     UNEXPECTED_MESSAGE,
     RecordRefused,
 )
+from .writer import send_frame_in_parts
 
 RECORDS_AT_ONCE: Final = 4
 """How much of a file is encrypted before the loop goes on to others. 64 KiB and their records stay in the processor's
@@ -155,7 +156,9 @@ class UserspaceSealer:
             if end > room and sent:
                 break
             if end > room:
-                return await self._send_frame_in_parts(header, size, fd, offset, staged)
+                # Larger than the staging buffer. What was held goes before it.
+                self._held = bytes(self._buffers.staging[:staged])
+                return await send_frame_in_parts(self, channel, frames[0], fd, offset)
             self._stage(header, staged)
             payloads += self._views(staged + len(header), end)
             staged = end
@@ -168,25 +171,6 @@ class UserspaceSealer:
         if read < wanted:
             raise FrameSpoilt(sent, code)
         return sent
-
-    async def _send_frame_in_parts(self, header: bytes, size: int, fd: int, offset: int, staged: int) -> int:
-        """One frame that is larger than the staging buffer."""
-        self._held = bytes(self._buffers.staging[:staged]) + header if staged else header
-        done = 0
-        try:
-            while done < size:
-                done += await self.send_file(fd, offset + done, size - done)
-                if done < size:
-                    await YIELD
-        except (FileChanged, FileUnreadable) as error:
-            missing = size - done
-            while missing:
-                taken = self.write(bytes(min(missing, STAGING_BYTES)), more=False)
-                missing -= taken
-                while missing and not self.flush():
-                    await self._channel.writable()
-            raise FrameSpoilt(1, error.errno if isinstance(error, FileUnreadable) else 0) from error
-        return 1
 
     def _stage(self, data: bytes, start: int) -> None:
         for view in self._views(start, start + len(data)):

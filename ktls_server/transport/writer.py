@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, FileChanged, FileUnreadable, FrameSpoilt
 from ..handshake.records import ALERT, CLOSE_NOTIFY, HANDSHAKE, KEY_UPDATE_NOT_REQUESTED, MAX_PLAINTEXT_BYTES
 from ..net.channel import YIELD, Channel
 from .interface import Frame, Sealer
@@ -33,6 +33,10 @@ sqrt(2) times past that."""
 
 FILE_PARTS_PER_KEY: Final = 256
 """How often the AEAD limit is looked at while a file goes out: every GiB, where a key is good for 2^24 full records."""
+
+
+_ZEROS_BYTES: Final = 64 * 1024
+"""How much of a spoilt frame is filled at a time."""
 
 
 def _nobody_watches(_blocked: bool) -> None:
@@ -314,3 +318,30 @@ class Writer:
         else:
             return False
         return True
+
+
+async def send_frame_in_parts(sealer: Sealer, channel: Channel, frame: Frame, fd: int, offset: int) -> int:
+    """One frame by `sealer`, part by part: its header shares a record with what follows. Returns 1, as `Sealer.send_frames`.
+
+    Raises FrameSpoilt after the frame is complete, with zeros for the bytes that the file did not give.
+    """
+    header, size = frame
+    taken = 0
+    while taken < len(header):
+        taken += sealer.write(header[taken:], more=bool(size))
+        if taken < len(header):
+            await channel.writable()
+    done = 0
+    try:
+        while done < size:
+            done += await sealer.send_file(fd, offset + done, size - done)
+            if done < size:
+                await YIELD
+    except (FileChanged, FileUnreadable) as error:
+        while done < size:
+            taken = sealer.write(bytes(min(size - done, _ZEROS_BYTES)), more=False)
+            done += taken
+            if not taken:
+                await channel.writable()
+        raise FrameSpoilt(1, error.errno if isinstance(error, FileUnreadable) else 0) from error
+    return 1
